@@ -1,0 +1,184 @@
+"""A study's folder: every path in it, its rows, and how they are written. A public contract."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dastune.errors import UserError
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+Status = Literal["done", "budget", "held", "failed"]
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """One finished search, a line of `searches.jsonl`.
+
+    Attributes:
+        id: `METHOD-nLEVEL-sSEED`, the key of the row.
+        method: the method's label in the study.
+        val_accuracy: best validation accuracy seen by the search, in [0, 1]; None for controls without a search.
+        held_seconds, charged_seconds: device-seconds, see `dastune.budget`.
+        steps: optimiser steps over all children.
+        children: trainings finished inside a black-box search; 0 for the others.
+        noise_mass: expected share of noise ops in the found policy; `uniform_noise_share`: the same if all ops were
+            equally likely.
+        space_size_log10: log10 of the number of policies the search chose from; 0 for controls without a choice.
+        policy: path of the policy file, relative to the folder.
+        status: "done" (nothing left to search, or no search needed), "budget" (charged reached it), "held" (ended by
+            infrastructure at 1.25 x budget), "failed".
+    """
+
+    id: str
+    method: str
+    noise_level: int
+    search_seed: int
+    val_accuracy: float | None
+    held_seconds: float
+    charged_seconds: float
+    steps: int
+    children: int
+    noise_mass: float
+    uniform_noise_share: float
+    space_size_log10: float
+    policy: str
+    status: Status
+
+
+@dataclass(frozen=True)
+class FinalRow:
+    """One finished final training, a line of `finals.jsonl`; its key is (search_id, train_seed).
+
+    `test_accuracy` in [0, 1]; `test_loss` in nats; `seconds` device-seconds of the final meter; `flops` of one forward
+    pass of one image.
+    """
+
+    search_id: str
+    method: str
+    noise_level: int
+    search_seed: int
+    train_seed: int
+    test_accuracy: float
+    test_loss: float
+    epochs: int
+    seconds: float
+    images_per_second: float
+    parameters: int
+    flops: int
+
+
+def write_atomic(path: Path, text: str | bytes) -> None:
+    """Write `path` so that a reader, or a crash, sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with beside.open("wb") as file:
+        file.write(text.encode() if isinstance(text, str) else text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one JSON object as a whole line, durably. A torn last line, left by a crash, is closed first."""
+    line = json.dumps(row, allow_nan=False).encode() + b"\n"
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a line file; a torn line (a crash while writing) is passed over."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
+class StudyFolder:
+    """All paths of one study's folder, and the rows in it."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).absolute()
+        self.study = self.root / "study.yaml"
+        self.env = self.root / "env.json"
+        self.ledger = self.root / "ledger.jsonl"
+        self.searches = self.root / "searches.jsonl"
+        self.finals = self.root / "finals.jsonl"
+        self.curves = self.root / "curves.jsonl"
+        self.tracking = self.root / "tracking"
+        self.policies = self.root / "policies"
+        self.checkpoints = self.root / "checkpoints"
+        self.errors = self.root / "errors"
+        self.report = self.root / "report"
+        self.mlflow_store = self.root / "mlflow.db"
+        self.mlflow_artifacts = self.root / "mlartifacts"
+        self.ray = self.root / "ray"
+
+    @classmethod
+    def existing(cls, root: str | Path) -> "StudyFolder":
+        """Return the folder at `root`. Raises UserError if no study is there."""
+        folder = cls(root)
+        if not folder.study.is_file():
+            raise UserError(
+                f"{root}: holds no study (no study.yaml); give the folder that `dastune run` made, such as runs/NAME"
+            )
+        return folder
+
+    def policy(self, search_id: str) -> Path:
+        """Return the path of a search's policy file. `search_id` must be a safe name."""
+        return self.policies / f"{safe_name(search_id)}.json"
+
+    def checkpoint(self, search_id: str) -> Path:
+        """Return the path of a search's checkpoint. `search_id` must be a safe name."""
+        return self.checkpoints / f"{safe_name(search_id)}.pt"
+
+    def search_rows(self) -> list[SearchRow]:
+        """Return the finished searches, in order of finishing, each once (the last line of a key counts)."""
+        rows = {row["id"]: SearchRow(**row) for row in read_lines(self.searches)}
+        return list(rows.values())
+
+    def final_rows(self) -> list[FinalRow]:
+        """Return the finished final trainings, each once."""
+        rows = {(row["search_id"], row["train_seed"]): FinalRow(**row) for row in read_lines(self.finals)}
+        return list(rows.values())
+
+    def add_search(self, row: SearchRow) -> bool:
+        """Append `row` unless its key is there already; return whether it was added."""
+        if any(known["id"] == row.id for known in read_lines(self.searches)):
+            return False
+        append_line(self.searches, asdict(row))
+        return True
+
+    def add_final(self, row: FinalRow) -> bool:
+        """Append `row` unless its key is there already; return whether it was added."""
+        key = (row.search_id, row.train_seed)
+        if any((known["search_id"], known["train_seed"]) == key for known in read_lines(self.finals)):
+            return False
+        append_line(self.finals, asdict(row))
+        return True
+
+
+def safe_name(name: str) -> str:
+    """Return `name` if it can be a file or folder name anywhere. Raises UserError otherwise."""
+    if not SAFE_NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} is no safe folder name; use 1 to 100 letters, digits, '-', '_' and '.', starting with a letter "
+            "or digit"
+        )
+    return name

@@ -1,0 +1,1 @@
+"""Batched image operations: pure functions of images, a physical argument per image, and a generator."""

@@ -1,0 +1,210 @@
+"""Policies: what a search finds, as plain frozen data with a versioned JSON form.
+
+A policy holds concrete physical arguments (degrees, fractions, bits), never levels, so that it means the same pixels
+wherever it is read. Three kinds: `SubPolicies` (AutoAugment), `Stages` (RandAugment, TrivialAugment, the distribution
+that DAS returns) and `Genotype` (the discrete cell of DAS as published).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, TypeAdapter, ValidationError, field_validator
+from pydantic import model_validator
+
+from dastune.errors import UserError, nearest
+from dastune.ops.table import OPS
+
+FORMAT_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Step(_Frozen):
+    """One op with its physical argument drawn uniformly from [low, high] for each image; `low == high` fixes it.
+
+    For signed ops (`Op.signed`) the range is of the absolute argument and the sign is drawn per image. `probability`
+    is the chance that the op is applied at all.
+    """
+
+    op: str
+    low: float = 0.0
+    high: float = 0.0
+    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    @field_validator("op")
+    @classmethod
+    def _known(cls, op: str) -> str:
+        if op not in OPS:
+            raise ValueError(f"{op!r} is no op; {nearest(op, OPS)}")
+        return op
+
+
+class Choice(_Frozen):
+    """A step with its weight among the choices of its stage; weights are normalised when a step is drawn."""
+
+    weight: NonNegativeFloat
+    step: Step
+
+
+class SubPolicy(_Frozen):
+    """Steps applied one after the other, with this sub-policy's weight among all."""
+
+    steps: tuple[Step, ...]
+    weight: NonNegativeFloat = 1.0
+
+
+class SubPolicies(_Frozen):
+    """Each image draws one sub-policy by weight and goes through its steps (AutoAugment, CVPR 2019, section 3)."""
+
+    kind: Literal["sub_policies"] = "sub_policies"
+    sub_policies: Annotated[tuple[SubPolicy, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> "SubPolicies":
+        if sum(sub.weight for sub in self.sub_policies) <= 0:
+            raise ValueError("the weights of the sub-policies sum to 0; at least one must be positive")
+        return self
+
+
+class Stages(_Frozen):
+    """At each stage each image draws one step by weight. No stages: images stay as they are."""
+
+    kind: Literal["stages"] = "stages"
+    stages: tuple[Annotated[tuple[Choice, ...], Field(min_length=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> "Stages":
+        for index, stage in enumerate(self.stages):
+            if sum(choice.weight for choice in stage) <= 0:
+                raise ValueError(f"the weights of stage {index} sum to 0; at least one must be positive")
+        return self
+
+
+class Edge(_Frozen):
+    """An edge of a cell: the state it reads (inputs first, then nodes in order) and the step on it."""
+
+    source: Annotated[int, Field(ge=0)]
+    step: Step
+
+
+class Genotype(_Frozen):
+    """A discrete cell: node i is the mean of its incoming edges; the last node is the output.
+
+    States are numbered 0 .. inputs-1 for the inputs (each the image), then one per node.
+    """
+
+    kind: Literal["genotype"] = "genotype"
+    inputs: Annotated[int, Field(ge=1, le=2)] = 1
+    nodes: Annotated[tuple[Annotated[tuple[Edge, ...], Field(min_length=1)], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _edges_point_back(self) -> "Genotype":
+        for index, edges in enumerate(self.nodes):
+            for edge in edges:
+                if edge.source >= self.inputs + index:
+                    raise ValueError(
+                        f"node {index} reads state {edge.source}; it may read 0 to {self.inputs + index - 1}"
+                    )
+        return self
+
+
+Policy: TypeAlias = SubPolicies | Stages | Genotype
+
+NO_AUGMENTATION = Stages()
+
+
+class PolicyFile(_Frozen):
+    """A policy with where it comes from: the JSON that `save_policy` writes.
+
+    `provenance` holds what is known of the search: study, method, noise level, seeds, budget, data fingerprint,
+    version.
+    """
+
+    format: Literal["dastune-policy"] = "dastune-policy"
+    version: int = FORMAT_VERSION
+    semantics: Literal["dastune-1"] = "dastune-1"
+    policy: Annotated[Policy, Field(discriminator="kind")]
+    provenance: dict[str, Any] = {}
+
+
+_POLICY: TypeAdapter[Policy] = TypeAdapter(Annotated[Policy, Field(discriminator="kind")])
+
+
+def policy_to_json(policy: Policy) -> dict[str, Any]:
+    """Return `policy` as plain JSON data, without provenance."""
+    return policy.model_dump(mode="json")
+
+
+def policy_from_json(data: Mapping[str, Any]) -> Policy:
+    """Return the policy of plain JSON data. Raises pydantic's ValidationError if it is none."""
+    return _POLICY.validate_python(data)
+
+
+def policy_text(policy: Policy, provenance: Mapping[str, Any]) -> str:
+    """Return the text of a policy file."""
+    return PolicyFile(policy=policy, provenance=dict(provenance)).model_dump_json(indent=1)
+
+
+def load_policy(path: str | Path) -> Policy:
+    """Read the policy file at `path`.
+
+    Raises:
+        UserError: the file is missing, damaged, no policy, or written by a newer version.
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a policy file") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON ({error}); the file is damaged or no policy file") from error
+    version = data.get("version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UserError(f"{path}: policy format {version} is newer than this dastune reads ({FORMAT_VERSION}); upgrade")
+    try:
+        return PolicyFile.model_validate(data).policy
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: {where}: {first['msg']}; the file is damaged or no policy file") from error
+
+
+def op_shares(policy: Policy) -> dict[str, float]:
+    """Return each op's expected share of the applications of `policy`; the shares sum to 1.
+
+    A step that is skipped counts as identity, and so does a policy without stages. For a genotype every edge counts
+    once.
+    """
+    shares: dict[str, float] = {}
+
+    def add(step: Step, amount: float) -> None:
+        shares[step.op] = shares.get(step.op, 0.0) + amount * step.probability
+        shares["identity"] = shares.get("identity", 0.0) + amount * (1 - step.probability)
+
+    match policy:
+        case SubPolicies():
+            total = sum(sub.weight for sub in policy.sub_policies)
+            for sub in policy.sub_policies:
+                for step in sub.steps:
+                    add(step, sub.weight / total / len(sub.steps))
+        case Stages():
+            for stage in policy.stages:
+                total = sum(choice.weight for choice in stage)
+                for choice in stage:
+                    add(choice.step, choice.weight / total / len(policy.stages))
+        case Genotype():
+            edges = [edge for node in policy.nodes for edge in node]
+            for edge in edges:
+                add(edge.step, 1 / len(edges))
+    if not shares:
+        return {"identity": 1.0}
+    return {op: share for op, share in shares.items() if share > 0}
+
+
+def noise_mass(policy: Policy) -> float:
+    """Return the expected share of noise ops among the applications of `policy`, in [0, 1]."""
+    return sum(share for op, share in op_shares(policy).items() if OPS[op].noise)
