@@ -32,6 +32,10 @@ class Search(Protocol):
     A search is driven by a plain loop: ``while budget left: search.step(spent)``. It never looks at a clock.
     """
 
+    @property
+    def space_size_log10(self) -> float:
+        """log10 of the number of policies to choose from (Table 11's column), 0 without a choice."""
+
     def step(self, spent: float) -> SearchProgress:
         """Do one batch-sized slice of work.
 
@@ -54,6 +58,10 @@ class Search(Protocol):
 
 class Proposer(Protocol):
     """The asking half of a black-box search: proposes policies, hears how their children scored."""
+
+    @property
+    def space_size_log10(self) -> float:
+        """log10 of the number of policies it chooses from."""
 
     def ask(self) -> Policy | None:
         """Return the next policy to try, or None when there is none left."""

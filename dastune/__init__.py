@@ -1,0 +1,1 @@
+"""dastune: augmentation policies searched side by side, under one metered device-time budget."""

@@ -1,0 +1,1 @@
+"""Policies, cells and standard augmentation as transforms of image batches on a device."""

@@ -1,0 +1,42 @@
+"""Defaults that depend on the data set: what a study gets where it says nothing."""
+
+from typing import Any
+
+DATA_DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {
+        "data": {"train_images": 150, "validation_images": 400},
+        "model": {"name": "small_cnn"},
+        # Digits must not be mirrored; a crop would be an augmentation, and the subject of the search.
+        "standard": {"crop_px": 0, "flip": False, "cutout_px": 0},
+        "training": {"batch_size": 50, "learning_rate": 0.05, "weight_decay": 1e-4, "child_epochs": 20},
+        "final": {"epochs": 60},
+    },
+    "cifar10": {
+        "data": {"search_images": 4000, "validation_images": 5000},
+        "model": {"name": "wide_resnet"},
+        "standard": {"crop_px": 4, "flip": True, "cutout_px": 16},
+        # Supplement of the DAS paper, Table 9, column Cifar10, for searches and their children ...
+        "training": {"batch_size": 96, "learning_rate": 0.1, "weight_decay": 1e-4, "child_epochs": 120},
+        # ... and the recipe of RandAugment (arXiv 1909.13719) for WRN-28-2, which Table 11 is compared with.
+        "final": {"epochs": 200, "batch_size": 128, "learning_rate": 0.1, "weight_decay": 5e-4},
+    },
+}
+
+
+def with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return `raw` with the defaults of its data set under it, and `final` filled up from `training`.
+
+    Faults in `raw` (an unknown data set, a list where a mapping should be) are left for validation to name.
+    """
+    data = raw.get("data")
+    name = data.get("name") if isinstance(data, dict) else None
+    merged = dict(raw)
+    for section, defaults in DATA_DEFAULTS.get(name if isinstance(name, str) else "", {}).items():
+        given = raw.get(section, {})
+        if isinstance(given, dict):
+            merged[section] = {**defaults, **given}
+    training, final = merged.get("training"), merged.get("final")
+    if isinstance(training, dict) and isinstance(final, dict):
+        shared = {key: value for key, value in training.items() if key != "child_epochs"}
+        merged["final"] = {**shared, **final}
+    return merged

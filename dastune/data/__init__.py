@@ -1,0 +1,1 @@
+"""Data sets, in memory as uint8, and the three parts that every study cuts them into."""

@@ -1,0 +1,119 @@
+"""Dataset and Parts: labelled images in memory, and who may see which of them."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dastune.seeds import derive
+
+Pixels = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images: a training set, from which searches cut their parts, and a test set that no search sees.
+
+    Attributes:
+        train_pixels, test_pixels: N x 3 x H x W, uint8, RGB.
+        train_labels, test_labels: N, int64, in 0 .. classes - 1.
+        mean, std: per channel, of the training pixels in [0, 1].
+        source: where the images came from, for people.
+    """
+
+    name: str
+    train_pixels: Pixels
+    train_labels: Indices
+    test_pixels: Pixels
+    test_labels: Indices
+    classes: int
+    source: str
+
+    @cached_property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of the training pixels per channel, in [0, 1]."""
+        return tuple(float(v) for v in self.train_pixels.mean((0, 2, 3), dtype=np.float64) / 255)
+
+    @cached_property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the training pixels per channel, in [0, 1]."""
+        return tuple(float(v) for v in self.train_pixels.std((0, 2, 3), dtype=np.float64) / 255)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The first 16 hex digits of a SHA-256 over all pixels and labels."""
+        digest = hashlib.sha256()
+        for array in (self.train_pixels, self.train_labels, self.test_pixels, self.test_labels):
+            digest.update(str(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Indices into the training set: what a search trains on, what it validates on, what the final training sees."""
+
+    search_train: Indices
+    search_validation: Indices
+    final_train: Indices
+
+
+def cut_parts(
+    labels: Indices, *, seed: int, search_images: int, validation_images: int, train_images: int | None
+) -> Parts:
+    """Cut the training set with the search seed, every class in equal share as far as it goes.
+
+    Search-train and search-validation never overlap. The final training sees the first `train_images` of the same
+    order (so that its images are those of the search, then more), or the whole training set if None.
+
+    Args:
+        labels: N labels of the training set.
+        search_images, validation_images, train_images: sizes; the first two sum to N at most.
+    """
+    order = _class_balanced_order(labels, seed)
+    final = order if train_images is None else order[:train_images]
+    return Parts(order[:search_images], order[len(order) - validation_images :], final)
+
+
+def _class_balanced_order(labels: Indices, seed: int) -> Indices:
+    """Return a seeded permutation of 0 .. N-1 whose every prefix and suffix holds the classes in nearly equal share."""
+    random = np.random.default_rng(derive(seed, "parts"))
+    shuffled = random.permutation(len(labels))
+    rank = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        # The k-th image of a class of n stands at (k + jitter) / n of the order, so classes interleave evenly.
+        rank[members] = (np.arange(len(members)) + random.random(len(members))) / len(members)
+    return np.argsort(rank, kind="stable")
+
+
+class Images:
+    """A part of a data set on a device: float batches by position.
+
+    On a GPU the part's uint8 pixels are copied there once; on a CPU batches are gathered from the shared array.
+    """
+
+    def __init__(self, pixels: Pixels, labels: Indices, indices: Indices, device: torch.device) -> None:
+        self.device = device
+        self._indices = indices
+        self._pixels: Any = pixels
+        self._labels = torch.from_numpy(labels[indices]).to(device)
+        if device.type != "cpu":
+            self._pixels = torch.from_numpy(pixels[indices]).to(device)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def batch(self, positions_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (images_BCHW float32 in [0, 1], labels_B) at `positions_B` (int64 on the CPU, in 0 .. len - 1)."""
+        if self.device.type == "cpu":
+            pixels = torch.from_numpy(self._pixels[self._indices[positions_B.numpy()]])
+        else:
+            positions_B = positions_B.to(self.device, non_blocking=True)
+            pixels = self._pixels[positions_B]
+        return pixels.to(torch.float32).div_(255), self._labels[positions_B]

@@ -1,0 +1,1 @@
+"""Networks that searches and final trainings train."""

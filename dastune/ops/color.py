@@ -1,0 +1,136 @@
+"""Ops that change pixel values in place: identity, tone and colour, and cutout.
+
+Meanings are those of PIL's ImageOps and ImageEnhance as torchvision has them. Where PIL works on 8 bits (equalize,
+posterize), the op computes the change of each pixel's grey level (0 to 255) and adds it to the pixel: the result is
+PIL's on 8-bit images, what lies between two grey levels stays, and the gradient passes to the image unchanged.
+
+`change` is the enhancement factor less 1: 0 leaves the image, -1 would leave only what the op blends with.
+"""
+
+import torch
+from torch.nn.functional import pad
+
+from dastune.ops.image_op import image_op, per_image
+
+_HALF_LEVEL = 0.5 / 255
+
+
+@image_op(clamp="none")
+def identity(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    """Return the images themselves."""
+    return images_BCHW
+
+
+@image_op(clamp="none")
+def auto_contrast(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    """Stretch each channel of each image to [0, 1]; a channel of one grey level stays."""
+    low_BC11 = images_BCHW.amin((2, 3), keepdim=True)
+    span_BC11 = images_BCHW.amax((2, 3), keepdim=True) - low_BC11
+    flat_BC11 = span_BC11 < _HALF_LEVEL
+    return (images_BCHW - low_BC11.masked_fill(flat_BC11, 0)) / span_BC11.masked_fill(flat_BC11, 1)
+
+
+@image_op(clamp="none")
+def invert(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    """Make the negative."""
+    return 1 - images_BCHW
+
+
+@image_op(clamp="straight-through")
+def equalize(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    """Equalise the histogram of each channel of each image; straight-through gradient.
+
+    As in PIL, a channel stays as it is when fewer than 255 of its pixels lie below its maximum: so does every image
+    of up to 15 x 16 pixels.
+    """
+    levels_BCN = (images_BCHW.detach().flatten(2) * 255 + 0.5).int().long()  # straight to long is ten times slower
+    # Counts are float32, whose division is faster and exact up to 2^24 pixels.
+    counts_BCL = images_BCHW.new_zeros((*images_BCHW.shape[:2], 256), dtype=torch.float32)
+    counts_BCL.scatter_add_(2, levels_BCN, counts_BCL.new_ones(1).expand_as(levels_BCN))
+    darker_BCL = counts_BCL.cumsum(2) - counts_BCL
+    step_BC1 = (darker_BCL.gather(2, levels_BCN.amax(2, keepdim=True)) / 255).floor()
+    mapped_BCL = ((darker_BCL + (step_BC1 / 2).floor()) / step_BC1.clamp(min=1)).floor().clamp(max=255)
+    change_BCL = (mapped_BCL - torch.arange(256, device=images_BCHW.device)).masked_fill(step_BC1 == 0, 0) / 255
+    return images_BCHW + change_BCL.to(images_BCHW.dtype).gather(2, levels_BCN).view_as(images_BCHW)
+
+
+@image_op(clamp="none")
+def solarize(images_BCHW: torch.Tensor, threshold_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    """Invert the pixels at or above `threshold_B` in [0, 1]. No gradient to the threshold.
+
+    The gradient to the image is 1 below the threshold and -1 from it on: exact but at the threshold itself.
+    """
+    inverted_BCHW = (images_BCHW >= per_image(threshold_B)).to(images_BCHW.dtype)
+    return torch.addcmul(inverted_BCHW, images_BCHW, 1 - 2 * inverted_BCHW)  # half the time of torch.where
+
+
+@image_op(clamp="straight-through")
+def posterize(images_BCHW: torch.Tensor, bits_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    """Keep the `bits_B` highest of each pixel's 8 bits, rounded to whole bits; straight-through gradient.
+
+    No gradient to the bits.
+    """
+    # Rounded once more because exp2 is not exact everywhere.
+    step_B111 = per_image((8 - bits_B.detach().round()).exp2().round())
+    levels_BCHW = (images_BCHW.detach() * 255).round_()
+    kept_BCHW = (levels_BCHW / step_B111).floor_().mul_(step_B111)
+    return images_BCHW.add(kept_BCHW.sub_(levels_BCHW), alpha=1 / 255)
+
+
+@image_op(clamp="exact")
+def color(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    """Blend with the grey image, or away from it: saturation. Images of one channel stay."""
+    return torch.lerp(images_BCHW, _grey(images_BCHW), _blend(images_BCHW, change_B))
+
+
+@image_op(clamp="exact")
+def contrast(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    """Blend with the image's mean grey, or away from it."""
+    mean_B111 = _grey(images_BCHW.mean((2, 3), keepdim=True))
+    return torch.lerp(images_BCHW, mean_B111, _blend(images_BCHW, change_B))
+
+
+@image_op(clamp="exact")
+def brightness(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    """Blend with black, or away from it."""
+    return images_BCHW * (1 + per_image(change_B))
+
+
+@image_op(clamp="exact")
+def sharpness(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    """Blend with the image smoothed by [1 1 1; 1 5 1; 1 1 1] / 13, or away from it; border pixels stay."""
+    rows_BChW = images_BCHW[:, :, :-2] + images_BCHW[:, :, 1:-1] + images_BCHW[:, :, 2:]
+    sums_BChw = rows_BChW[..., :-2] + rows_BChW[..., 1:-1] + rows_BChW[..., 2:]
+    # image - smoothed = image - (sum of 3 x 3 + 4 image) / 13. Sums of slices beat conv2d and avg_pool2d on a CPU.
+    detail_BChw = 9 * images_BCHW[..., 1:-1, 1:-1] - sums_BChw
+    return images_BCHW + pad(detail_BChw * per_image(change_B / 13), (1, 1, 1, 1))
+
+
+@image_op(clamp="none")
+def cutout(images_BCHW: torch.Tensor, side_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Fill a square with mid-grey (0.5); `side_B` is a fraction of the image's shorter side.
+
+    The centre is uniform over the image, so the border may clip the square. No gradient to the side.
+    """
+    batch, _, height, width = images_BCHW.shape
+    centre_B2 = torch.rand(batch, 2, generator=generator, device=images_BCHW.device)
+    half_B1 = side_B[:, None] * (min(height, width) / 2)
+    y_H = torch.arange(height, device=images_BCHW.device) + 0.5
+    x_W = torch.arange(width, device=images_BCHW.device) + 0.5
+    inside_BH = (y_H - centre_B2[:, :1] * height).abs() < half_B1
+    inside_BW = (x_W - centre_B2[:, 1:] * width).abs() < half_B1
+    inside_B1HW = (inside_BH[:, None, :, None] & inside_BW[:, None, None, :]).to(images_BCHW.dtype)
+    return images_BCHW * (1 - inside_B1HW) + 0.5 * inside_B1HW
+
+
+def _blend(images_BCHW: torch.Tensor, change_B: torch.Tensor) -> torch.Tensor:
+    """Return the weight (B, 1, 1, 1) that lerp gives to what an image is blended with."""
+    return per_image(-change_B).to(images_BCHW.dtype)
+
+
+def _grey(images_BCHW: torch.Tensor) -> torch.Tensor:
+    """Return the luma (B, 1, H, W), with torchvision's weights; images of one channel are grey already."""
+    if images_BCHW.shape[1] == 1:
+        return images_BCHW
+    red_BHW, green_BHW, blue_BHW = images_BCHW.unbind(1)
+    return (0.2989 * red_BHW).add(green_BHW, alpha=0.587).add(blue_BHW, alpha=0.114)[:, None]

@@ -1,0 +1,49 @@
+"""What all ops share: their inputs are checked and their output is cut to [0, 1] here, once, around the op."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+if TYPE_CHECKING:
+    from dastune.ops.table import OpFunction
+
+Clamp = Literal["none", "exact", "straight-through"]
+
+
+def image_op(clamp: Clamp) -> "Callable[[OpFunction], OpFunction]":
+    """Return the decorator that makes an op of a function, whose results it cuts to [0, 1] as `clamp` says.
+
+    "none" is for ops that cannot leave [0, 1], and "straight-through" for those that leave it by rounding only: a white
+    pixel must not lose its gradient for being at 1.0000001. The op raises ValueError unless images are (B, C, H, W) and
+    arguments (B,).
+    """
+
+    def decorate(function: "OpFunction") -> "OpFunction":
+        @wraps(function)
+        def op(images_BCHW: torch.Tensor, argument_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+            if images_BCHW.ndim != 4 or argument_B.shape != images_BCHW.shape[:1]:
+                raise ValueError(
+                    f"{function.__name__} needs images of shape (B, C, H, W) and arguments of shape (B,), one per "
+                    f"image; it got images {tuple(images_BCHW.shape)} and arguments {tuple(argument_B.shape)}"
+                )
+            return clamped(function(images_BCHW, argument_B, generator), clamp)
+
+        return op
+
+    return decorate
+
+
+def clamped(images_BCHW: torch.Tensor, clamp: Clamp) -> torch.Tensor:
+    """Return the images cut to [0, 1]; "straight-through" works in place and passes the gradient of all pixels."""
+    if clamp == "exact":
+        return images_BCHW.clamp(0, 1)
+    if clamp == "straight-through":
+        images_BCHW.detach().clamp_(0, 1)
+    return images_BCHW
+
+
+def per_image(argument_B: torch.Tensor) -> torch.Tensor:
+    """Return `argument_B` as (B, 1, 1, 1), to meet images (B, C, H, W)."""
+    return argument_B[:, None, None, None]

@@ -1,0 +1,80 @@
+"""The report page: report/index.html and its figures and tables, remade from a study's folder alone."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from dastune.errors import UserError
+from dastune.folder import FinalRow, SearchRow, StudyFolder, write_atomic
+from dastune.report import figures, sections
+from dastune.report.markup import Markup, element, joined
+from dastune.report.plan import Plan, progress, read_plan
+from dastune.report.stats import cells
+from dastune.report.tables import markdown, write_csv
+
+# no scripts and nothing from elsewhere, whatever a study's folder holds
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def write_report(folder: StudyFolder) -> Path:
+    """Write the report of `folder` and return the path of its page. The same rows give the same bytes.
+
+    A study that still runs, or has failures, gets a page that says what is missing.
+
+    Raises:
+        UserError: a row does not have the fields of this version.
+    """
+    plan = read_plan(folder.study)
+    searches, finals = _rows(folder, plan)
+    state = progress(plan, searches, finals)
+    found = cells(searches, finals)
+    write_csv(found, folder.report / "tables.csv")
+    write_atomic(folder.report / "tables.md", markdown(found))
+    figures.save(figures.figure9(found), folder.report / "figure9")
+    figures.save(figures.noise_mass_figure(found), folder.report / "noise_mass")
+    name = folder.root.name
+    parts = [
+        sections.head(name, state, plan),
+        sections.answers(found, state, plan),
+        sections.accuracy(folder, found),
+        sections.noise(folder, found),
+        sections.policies(folder, searches),
+        sections.provenance(folder),
+        sections.missing(state),
+    ]
+    # the page last: whoever sees it finds its figures and tables beside it
+    page = folder.report / "index.html"
+    write_atomic(page, _document(name, parts))
+    return page
+
+
+def _rows(folder: StudyFolder, plan: Plan | None) -> tuple[list[SearchRow], list[FinalRow]]:
+    """Read the rows, in the study's order of methods, so that colours do not depend on what finished first."""
+    try:
+        searches, finals = folder.search_rows(), folder.final_rows()
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder.root}: a row of searches.jsonl or finals.jsonl does not have this version's fields ({error}); "
+            "make the report with the version that ran the study (see env.json)"
+        ) from error
+    order = {label: place for place, label in enumerate(plan.methods)} if plan else {}
+
+    def place(row: SearchRow | FinalRow) -> int:
+        return order.get(row.method, len(order))
+
+    return sorted(searches, key=place), sorted(finals, key=place)
+
+
+def _document(name: str, parts: Sequence[Markup]) -> str:
+    style = files("dastune.report").joinpath("page.css").read_text(encoding="utf-8")
+    head = joined(
+        [
+            Markup('<meta charset="utf-8">'),
+            Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+            Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+            element("title", f"{name}: comparison of augmentation searches"),
+            element("style", Markup(style)),
+        ]
+    )
+    body = element("body", element("main", joined(parts)))
+    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n{body}\n</html>\n'

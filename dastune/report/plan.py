@@ -1,0 +1,95 @@
+"""What a study's YAML promises: which searches and final trainings are to come, and how far it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dastune.folder import FinalRow, SearchRow
+
+# methods that a search must beat
+CONTROLS = ("none", "trivial", "random")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The grid of a study.
+
+    Attributes:
+        methods: label -> method, in the study's order.
+        searches: the ids of all searches.
+        train_seeds: the seeds of the final trainings of each search.
+    """
+
+    methods: dict[str, str]
+    searches: tuple[str, ...]
+    train_seeds: tuple[int, ...]
+
+    @property
+    def finals(self) -> list[tuple[str, int]]:
+        """The keys of all final trainings: (search id, training seed)."""
+        return [(search, seed) for search in self.searches for seed in self.train_seeds]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is.
+
+    Attributes:
+        searches_in, finals_in: how many are in. Failed searches are not; they are in `failed`.
+        failed: ids of failed searches.
+        cut: ids of searches that the infrastructure ended at their limit of held time, before the budget was used.
+        missing_searches, missing_finals: what the plan promises and no row has; None if there is no plan. Final
+            trainings of failed searches are not expected.
+    """
+
+    searches_in: int
+    finals_in: int
+    failed: tuple[str, ...]
+    cut: tuple[str, ...]
+    missing_searches: tuple[str, ...] | None
+    missing_finals: tuple[tuple[str, int], ...] | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything the study promises is in. False where the plan is unknown."""
+        return not (self.failed or self.missing_searches or self.missing_finals) and self.missing_searches is not None
+
+
+def read_plan(path: Path) -> Plan | None:
+    """Return the plan of the study file at `path`, or None if it is missing or does not say."""
+    try:
+        study = yaml.safe_load(path.read_text(encoding="utf-8"))
+        methods = {str(label): _method(str(label), options) for label, options in study["methods"].items()}
+        levels = [int(level) for level in study["space"]["noise"]["levels"]]
+        search_seeds = [int(seed) for seed in study["seeds"]["search"]]
+        train_seeds = tuple(int(seed) for seed in study["seeds"]["final"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return None
+    searches = [f"{label}-n{level}-s{seed}" for label in methods for level in levels for seed in search_seeds]
+    return Plan(methods, tuple(searches), train_seeds)
+
+
+def _method(label: str, options: Any) -> str:
+    """A method may go by another label: `das_paper: {method: das}`."""
+    return str(options.get("method", label)) if isinstance(options, dict) else label
+
+
+def progress(plan: Plan | None, searches: list[SearchRow], finals: list[FinalRow]) -> Progress:
+    """Return what of `plan` is in the rows."""
+    failed = tuple(row.id for row in searches if row.status == "failed")
+    known = {row.id for row in searches}
+    trained = {(row.search_id, row.train_seed) for row in finals if row.search_id not in failed}
+    missing_searches = missing_finals = None
+    if plan is not None:
+        missing_searches = tuple(search for search in plan.searches if search not in known)
+        missing_finals = tuple(key for key in plan.finals if key[0] not in failed and key not in trained)
+    return Progress(
+        searches_in=len(searches) - len(failed),
+        finals_in=len(trained),
+        failed=failed,
+        cut=tuple(row.id for row in searches if row.status == "held"),
+        missing_searches=missing_searches,
+        missing_finals=missing_finals,
+    )

@@ -1,0 +1,174 @@
+"""From rows to numbers: one Cell per method and noise level, and paired differences between cells. No plotting."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from dastune.folder import FinalRow, SearchRow
+
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+BOOTSTRAP_SEED = 0
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is known of one method at one noise level. Accuracies and shares are in [0, 1].
+
+    Attributes:
+        accuracies: search seed -> test accuracy, the mean over the training seeds of that search.
+        mean, sd, interval: of `accuracies`; sd with ddof = 1; the interval is `mean_interval`'s. None where too few.
+        trainings: final trainings behind `accuracies`, over all search and training seeds.
+        val_accuracy, charged_seconds, held_seconds, uniform_noise_share, space_size_log10: means over the searches
+            that did not fail; None if there are none, or if none has the value.
+        noise_masses: search seed -> expected share of noise ops in the found policy; `noise_mass` is their mean.
+        searches: finished searches that did not fail.
+        failed: searches that failed. They count as missing: no number of theirs is in any other field.
+    """
+
+    method: str
+    noise_level: int
+    accuracies: Mapping[int, float]
+    mean: float | None
+    sd: float | None
+    interval: Interval | None
+    trainings: int
+    val_accuracy: float | None
+    charged_seconds: float | None
+    held_seconds: float | None
+    noise_masses: Mapping[int, float]
+    noise_mass: float | None
+    uniform_noise_share: float | None
+    space_size_log10: float | None
+    searches: int
+    failed: int
+
+    @property
+    def n(self) -> int:
+        """The number of search seeds with a test accuracy."""
+        return len(self.accuracies)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One cell minus another, paired over the search seeds that both have. Accuracies, in [0, 1].
+
+    Attributes:
+        values: search seed -> difference.
+        mean, interval: of `values`; see `mean_interval`.
+        half_width: half the width of the 95 % t interval of the mean; None for fewer than two seeds.
+    """
+
+    values: Mapping[int, float]
+    mean: float
+    interval: Interval | None
+    half_width: float | None
+
+    @property
+    def n(self) -> int:
+        """The number of pairs."""
+        return len(self.values)
+
+
+def cells(searches: Iterable[SearchRow], finals: Iterable[FinalRow]) -> list[Cell]:
+    """Return one Cell per method and noise level: methods as they first appear, levels ascending.
+
+    Searches are read first, then finals: a method known only by its finals comes last.
+    """
+    searches, finals = list(searches), list(finals)
+    methods = list(dict.fromkeys([row.method for row in searches] + [row.method for row in finals]))
+    found: dict[tuple[str, int], list[SearchRow]] = {}
+    trained: dict[tuple[str, int], list[FinalRow]] = {}
+    for search in searches:
+        found.setdefault((search.method, search.noise_level), []).append(search)
+    for final in finals:
+        trained.setdefault((final.method, final.noise_level), []).append(final)
+    keys = sorted(found.keys() | trained.keys(), key=lambda key: (methods.index(key[0]), key[1]))
+    return [_cell(*key, found.get(key, []), trained.get(key, [])) for key in keys]
+
+
+def _cell(method: str, noise_level: int, searches: list[SearchRow], finals: list[FinalRow]) -> Cell:
+    failed = {row.id for row in searches if row.status == "failed"}
+    good = [row for row in searches if row.id not in failed]
+    by_seed: dict[int, list[float]] = {}
+    for final in finals:
+        if final.search_id not in failed:
+            by_seed.setdefault(final.search_seed, []).append(final.test_accuracy)
+    accuracies = {seed: float(np.mean(values)) for seed, values in sorted(by_seed.items())}
+    noise_masses = {row.search_seed: row.noise_mass for row in sorted(good, key=lambda row: row.search_seed)}
+
+    def mean_of(value: Callable[[SearchRow], float | None]) -> float | None:
+        return mean([known for row in good if (known := value(row)) is not None])
+
+    return Cell(
+        method=method,
+        noise_level=noise_level,
+        accuracies=accuracies,
+        mean=mean(accuracies.values()),
+        sd=sd(accuracies.values()),
+        interval=mean_interval(accuracies.values()),
+        trainings=sum(len(values) for values in by_seed.values()),
+        val_accuracy=mean_of(lambda row: row.val_accuracy),
+        charged_seconds=mean_of(lambda row: row.charged_seconds),
+        held_seconds=mean_of(lambda row: row.held_seconds),
+        noise_masses=noise_masses,
+        noise_mass=mean(noise_masses.values()),
+        uniform_noise_share=mean_of(lambda row: row.uniform_noise_share),
+        space_size_log10=mean_of(lambda row: row.space_size_log10),
+        searches=len(good),
+        failed=len(failed),
+    )
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """Return the mean, or None of nothing."""
+    values = list(values)
+    return float(np.mean(values)) if values else None
+
+
+def sd(values: Iterable[float]) -> float | None:
+    """Return the standard deviation with ddof = 1, or None for fewer than two values."""
+    values = list(values)
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def mean_interval(values: Iterable[float]) -> Interval | None:
+    """Return the 95 % percentile bootstrap interval of the mean, or None for fewer than two values.
+
+    The percentile form has an answer for every sample; BCa has none where values tie. The interval of two or three
+    values is their range: a resample of the least alone has a chance of 1/4 or 1/27, more than the 2.5 % cut off.
+    """
+    sample = np.array(list(values), dtype=float)
+    if len(sample) < 2:
+        return None
+    if np.ptp(sample) == 0:
+        return float(sample[0]), float(sample[0])
+    result = stats.bootstrap(
+        (sample,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(BOOTSTRAP_SEED),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def difference(one: Cell, other: Cell) -> Difference | None:
+    """Return `one` minus `other`, paired over search seeds, or None if they share no seed."""
+    values = {
+        seed: one.accuracies[seed] - other.accuracies[seed] for seed in one.accuracies if seed in other.accuracies
+    }
+    middle = mean(values.values())
+    if middle is None:
+        return None
+    spread = sd(values.values())
+    half_width = None
+    if spread is not None:
+        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+        half_width = quantile * spread / float(np.sqrt(len(values)))
+    return Difference(values, middle, mean_interval(values.values()), half_width)

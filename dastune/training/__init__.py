@@ -1,0 +1,1 @@
+"""Training networks on augmented images, step by step, resumable at every step."""

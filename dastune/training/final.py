@@ -1,0 +1,74 @@
+"""FinalTraining: a found policy trained from scratch and tested, step by step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dastune.policy.policy import Policy
+from dastune.seeds import derive
+from dastune.training.loop import Evaluation, Task, Training
+from dastune.training.metrics import forward_flops, parameter_count
+
+
+@dataclass(frozen=True)
+class FinalResult:
+    """What a final training ended with.
+
+    `test_accuracy` in [0, 1] (0 if the network diverged); `test_loss` in nats; `flops` of one image forward.
+    """
+
+    test_accuracy: float
+    test_loss: float
+    images: int
+    parameters: int
+    flops: int
+
+
+class FinalTraining:
+    """Trains on `task.train` with `policy`, then tests on `task.held_out`, one batch a step.
+
+    Args:
+        search_seed, train_seed: together they seed weights, order and augmentation; the same pair gives every method
+            the same weights and order, so that methods pair.
+    """
+
+    def __init__(self, task: Task, policy: Policy, epochs: int, search_seed: int, train_seed: int) -> None:
+        self._task = task
+        self.training = Training(task, policy, epochs, derive(search_seed, "final", train_seed))
+        self._evaluation = Evaluation(task, self.training.network)
+
+    @property
+    def done(self) -> bool:
+        """Whether the test is complete."""
+        return self.training.done and self._evaluation.done
+
+    def step(self) -> torch.Tensor | None:
+        """Train or test one batch; return the training loss if it was a training batch."""
+        if not self.training.done:
+            return self.training.step()
+        self._evaluation.step()
+        return None
+
+    def result(self) -> FinalResult:
+        """Return the result; call it when done."""
+        image_CHW = self._task.held_out.batch(torch.zeros(1, dtype=torch.int64))[0][0]
+        loss = self._evaluation.loss
+        diverged = not torch.isfinite(torch.tensor(loss))
+        return FinalResult(
+            test_accuracy=0.0 if diverged else self._evaluation.accuracy,
+            test_loss=loss,
+            images=self.training.steps * self.training.images_per_step,
+            parameters=parameter_count(self.training.network),
+            flops=forward_flops(self.training.network, image_CHW),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything."""
+        return {"training": self.training.state_dict(), "evaluation": self._evaluation.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where `state_dict` was called."""
+        self.training.load_state_dict(state["training"])
+        self._evaluation.load_state_dict(state["evaluation"])

@@ -1,0 +1,186 @@
+"""Training and Evaluation of a classifier, one batch a step; Task: what all trainings of a search share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812  the name everyone gives it
+
+from dastune.augment.policies import PolicyTransform
+from dastune.augment.standard import Normalise, StandardAugmentation
+from dastune.data.classification import Images
+from dastune.models.network import Network
+from dastune.models.table import MODELS
+from dastune.policy.policy import Policy
+from dastune.seeds import derive, generator
+from dastune.training.optim import Recipe, set_learning_rate
+
+EVALUATION_BATCH = 500  # images; without a graph, several times a training batch fits
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all trainings of one search share: images, network, recipe, device.
+
+    Attributes:
+        train, held_out: what is trained on, and what scores it (validation in a search, test in a final training).
+        network, network_options: row of MODELS and its options.
+    """
+
+    train: Images
+    held_out: Images
+    classes: int
+    network: str
+    network_options: Mapping[str, Any]
+    recipe: Recipe
+    standard: StandardAugmentation
+    normalise: Normalise
+    device: torch.device
+
+    def new_network(self, seed: int) -> Network:
+        """Return a network whose weights are a function of `seed`, on the device, in training mode."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "weights"))
+            network = MODELS[self.network].build(self.classes, **self.network_options)
+        return network.to(self.device).train()
+
+
+class Batches:
+    """Positions of training batches, epoch after epoch, each epoch in a new seeded order.
+
+    A last batch that would be smaller is left out, unless there are fewer images than one batch holds.
+    """
+
+    def __init__(self, images: int, batch_size: int, seed: int) -> None:
+        self.images = images
+        self.batch_size = min(batch_size, images)
+        self.per_epoch = images // self.batch_size
+        self._generator = generator(seed, "order")
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._next = 0
+
+    def draw(self) -> torch.Tensor:
+        """Return the positions of the next batch, int64 on the CPU."""
+        if self._next + self.batch_size > len(self._order):
+            self._order = torch.randperm(self.images, generator=self._generator)
+            self._next = 0
+        positions = self._order[self._next : self._next + self.batch_size]
+        self._next += self.batch_size
+        return positions
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return order, position in it, and generator."""
+        return {"order": self._order, "next": self._next, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where `state_dict` was called."""
+        self._order, self._next = state["order"], state["next"]
+        self._generator.set_state(state["generator"])
+
+
+class Training:
+    """One network trained with one policy for a fixed number of epochs.
+
+    Args:
+        task: images, network, recipe.
+        policy: applied between crop-and-flip and cutout.
+        epochs: passes over the training images.
+        seed: of weights, order and augmentation.
+    """
+
+    def __init__(self, task: Task, policy: Policy, epochs: int, seed: int) -> None:
+        self._task = task
+        self.network = task.new_network(seed)
+        self._optimiser = task.recipe.optimiser(self.network)
+        self._batches = Batches(len(task.train), task.recipe.batch_size, seed)
+        self._generator = generator(seed, "augmentation")
+        self._policy = PolicyTransform(policy, self._generator)
+        self.steps = 0
+        self.total_steps = epochs * self._batches.per_epoch
+        self.images_per_step = self._batches.batch_size
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are done."""
+        return self.steps >= self.total_steps
+
+    def step(self) -> torch.Tensor:
+        """Do one optimiser step; return the loss, detached, still on the device."""
+        task = self._task
+        set_learning_rate(self._optimiser, task.recipe.learning_rate_at(self.steps / self.total_steps))
+        images_BCHW, labels_B = task.train.batch(self._batches.draw())
+        images_BCHW = task.standard.before_policy(images_BCHW, self._generator)
+        images_BCHW = self._policy(images_BCHW)
+        images_BCHW = task.standard.after_policy(images_BCHW, self._generator)
+        loss = F.cross_entropy(self.network(task.normalise(images_BCHW)), labels_B)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimiser.step()
+        self.steps += 1
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights, optimiser, order and generators."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "batches": self._batches.state_dict(),
+            "generator": self._generator.get_state(),
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where `state_dict` was called."""
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._batches.load_state_dict(state["batches"])
+        self._generator.set_state(state["generator"])
+        self.steps = state["steps"]
+
+
+class Evaluation:
+    """Accuracy and loss of a network on the task's held-out images, clean, one batch a step."""
+
+    def __init__(self, task: Task, network: Network) -> None:
+        self._task = task
+        self._network = network
+        self._next = 0
+        self._correct = torch.zeros((), dtype=torch.int64, device=task.device)
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=task.device)
+
+    @property
+    def done(self) -> bool:
+        """Whether all held-out images have been seen."""
+        return self._next >= len(self._task.held_out)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Evaluate the next batch, with running batch-norm statistics."""
+        stop = min(self._next + EVALUATION_BATCH, len(self._task.held_out))
+        images_BCHW, labels_B = self._task.held_out.batch(torch.arange(self._next, stop))
+        self._network.eval()
+        logits_BK = self._network(self._task.normalise(images_BCHW))
+        self._network.train()
+        self._correct += (logits_BK.argmax(1) == labels_B).sum()
+        self._loss_sum += F.cross_entropy(logits_BK, labels_B, reduction="sum")
+        self._next = stop
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images seen so far that are classified right."""
+        return int(self._correct) / max(self._next, 1)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy over the images seen so far, in nats; NaN or infinite if the network diverged."""
+        return float(self._loss_sum) / max(self._next, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return counts and position."""
+        return {"next": self._next, "correct": self._correct, "loss_sum": self._loss_sum}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where `state_dict` was called."""
+        self._next = state["next"]
+        self._correct, self._loss_sum = (state[key].to(self._task.device) for key in ("correct", "loss_sum"))
