@@ -1,1 +1,28 @@
 """dastune: augmentation policies searched side by side, under one metered device-time budget."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dastune.augment.policies import PolicyTransform as transform  # noqa: N813  called like a function
+    from dastune.config import load_study
+    from dastune.orchestration.study import resume, run
+    from dastune.policy.policy import load_policy
+
+__all__ = ["load_policy", "load_study", "resume", "run", "transform"]
+
+# Loaded on first use, so that `import dastune` stays light.
+_LAZY = {
+    "load_policy": ("dastune.policy.policy", "load_policy"),
+    "load_study": ("dastune.config", "load_study"),
+    "resume": ("dastune.orchestration.study", "resume"),
+    "run": ("dastune.orchestration.study", "run"),
+    "transform": ("dastune.augment.policies", "PolicyTransform"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        module, attribute = _LAZY[name]
+        return getattr(import_module(module), attribute)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

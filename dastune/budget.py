@@ -17,7 +17,9 @@ DeviceKind = Literal["gpu", "cpu"]
 
 HELD_LIMIT = 1.25  # of the budget: a search that infrastructure keeps interrupting ends here
 
-# What a search would not have spent on an undisturbed machine, in the attempts after its first.
+# Sub-accounts that are held but not charged: the imports of a process (it serves many searches; which one pays is
+# chance), and what an undisturbed machine would not have spent, in the attempts after the first.
+PROCESS_ACCOUNT = "process"
 REPEATED_ACCOUNTS = ("startup", "restore")
 
 
@@ -81,6 +83,7 @@ class AttemptMeter:
     Args:
         clock: monotonic seconds; a fake in tests.
         share: devices held (`device_share`).
+        granted: the clock's time from which the devices were held; None: now.
     """
 
     search: str
@@ -88,11 +91,12 @@ class AttemptMeter:
     meter: Meter
     share: float
     clock: Callable[[], float]
+    granted: float | None = None
     accounts: dict[str, float] = field(default_factory=dict)
     _sequence: int = 0
 
     def __post_init__(self) -> None:
-        self._mark = self.clock()
+        self._mark = self.clock() if self.granted is None else self.granted
 
     def book(self, account: str) -> None:
         """Book the time since the last call (or the grant) under `account`."""
@@ -104,6 +108,11 @@ class AttemptMeter:
     def held(self) -> float:
         """Device-seconds booked so far."""
         return sum(self.accounts.values())
+
+    @property
+    def held_working(self) -> float:
+        """Device-seconds booked so far without the process' own start: what the limit of held time is applied to."""
+        return self.held - self.accounts.get(PROCESS_ACCOUNT, 0.0)
 
     @property
     def charged(self) -> float:
@@ -118,7 +127,7 @@ class AttemptMeter:
 
 
 def _charged(attempt: int, accounts: Mapping[str, float]) -> float:
-    free = REPEATED_ACCOUNTS if attempt > 0 else ()
+    free = (PROCESS_ACCOUNT, *(REPEATED_ACCOUNTS if attempt > 0 else ()))
     return sum(seconds for account, seconds in accounts.items() if account not in free)
 
 

@@ -18,8 +18,8 @@ def nearest(word: str, legal: Iterable[str]) -> str:
     >>> nearest("randaug", ["rand_augment", "none"])
     "did you mean 'rand_augment'?"
     """
-    names = sorted(legal)
-    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    names = {name.lower(): name for name in sorted(legal)}
+    close = get_close_matches(word.lower(), names, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]!r}?"
-    return "legal: " + ", ".join(names)
+        return f"did you mean {names[close[0]]!r}?"
+    return "legal: " + ", ".join(names.values())

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from dastune.errors import UserError
 
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SAFE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
 Status = Literal["done", "budget", "held", "failed"]
 
@@ -76,24 +76,41 @@ def write_atomic(path: Path, text: str | bytes) -> None:
     """Write `path` so that a reader, or a crash, sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
-        file.write(text.encode() if isinstance(text, str) else text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:  # a full disk, Ctrl-C: leave nothing half-written behind
+        beside.unlink(missing_ok=True)
+        raise
+    _sync_entry(path)
+
+
+def _sync_entry(path: Path) -> None:
+    """Make the folder's entry of `path` durable: a file's own fsync does not (POSIX)."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Append one JSON object as a whole line, durably. A torn last line, left by a crash, is closed first."""
     line = json.dumps(row, allow_nan=False).encode() + b"\n"
     with path.open("ab+") as file:
-        if file.tell() > 0:
+        new = file.tell() == 0
+        if not new:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 line = b"\n" + line
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+    if new:
+        _sync_entry(path)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -120,11 +137,11 @@ class StudyFolder:
         self.ledger = self.root / "ledger.jsonl"
         self.searches = self.root / "searches.jsonl"
         self.finals = self.root / "finals.jsonl"
-        self.curves = self.root / "curves.jsonl"
-        self.tracking = self.root / "tracking"
+        self.tracking = self.root / "tracking.jsonl"
         self.policies = self.root / "policies"
         self.checkpoints = self.root / "checkpoints"
         self.errors = self.root / "errors"
+        self.stop = self.root / "stop"  # while it is there, trials checkpoint and end
         self.report = self.root / "report"
         self.mlflow_store = self.root / "mlflow.db"
         self.mlflow_artifacts = self.root / "mlartifacts"
@@ -148,6 +165,13 @@ class StudyFolder:
         """Return the path of a search's checkpoint. `search_id` must be a safe name."""
         return self.checkpoints / f"{safe_name(search_id)}.pt"
 
+    def begin_attempt(self, search_id: str) -> int:
+        """Return 0, 1, ... for the first, second ... process that works on a search; counted durably."""
+        path = self.checkpoints / f"{safe_name(search_id)}.attempts"
+        attempt = int(path.read_text()) if path.exists() else 0
+        write_atomic(path, str(attempt + 1))
+        return attempt
+
     def search_rows(self) -> list[SearchRow]:
         """Return the finished searches, in order of finishing, each once (the last line of a key counts)."""
         rows = {row["id"]: SearchRow(**row) for row in read_lines(self.searches)}
@@ -159,8 +183,9 @@ class StudyFolder:
         return list(rows.values())
 
     def add_search(self, row: SearchRow) -> bool:
-        """Append `row` unless its key is there already; return whether it was added."""
-        if any(known["id"] == row.id for known in read_lines(self.searches)):
+        """Append `row` unless its key is there already, not failed; return whether it was added."""
+        known = {old.id: old for old in self.search_rows()}.get(row.id)
+        if known is not None and known.status != "failed":
             return False
         append_line(self.searches, asdict(row))
         return True
@@ -175,10 +200,10 @@ class StudyFolder:
 
 
 def safe_name(name: str) -> str:
-    """Return `name` if it can be a file or folder name anywhere. Raises UserError otherwise."""
+    """Return `name` if it can be a file or folder name. Raises UserError otherwise."""
     if not SAFE_NAME.fullmatch(name):
         raise UserError(
-            f"{name!r} is no safe folder name; use 1 to 100 letters, digits, '-', '_' and '.', starting with a letter "
-            "or digit"
+            f"{name!r} is no safe folder name; use 1 to 100 letters, digits, '-', '_' and '.', with a letter or "
+            "digit first and no '.' last"
         )
     return name

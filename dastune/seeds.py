@@ -12,7 +12,8 @@ def derive(*parts: int | str) -> int:
 
     Streams named differently are independent: ``derive(3, "split")`` has nothing to do with ``derive(3, "weights")``.
     """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    # Whole numbers of numpy count as Python's.
+    text = "\x1f".join(f"str:{part}" if isinstance(part, str) else f"int:{int(part)}" for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from dastune import seeds
 from dastune.augment.policies import device_generator
 from dastune.ops.table import OPS
 from dastune.policy.policy import Edge, Genotype
@@ -52,35 +53,42 @@ class Cell:
             without_op: (edge, op) whose weight is set to 0 without renormalising the others (DARTS-PT, section 4).
             without_edge: an edge left out of its node's mean.
         """
+        # A stream for each edge and one seed for all, so that what is left out changes no other edge's draws.
+        seed = int(torch.randint(2**62, (), generator=generator))
         states = [images_BCHW] * self.inputs
         for node in range(self.nodes):
             edges = [edge for edge in self.incoming(node) if edge != without_edge]
-            masked = {edge: op for edge, op in [without_op or (-1, -1)]}
-            mixed = [self._mixed_op(states[self.edges[e][1]], e, masked.get(e), generator) for e in edges]
-            states.append(torch.stack(mixed).mean(0) if len(mixed) > 1 else mixed[0])
+            masked = [without_op[1] if without_op and without_op[0] == edge else None for edge in edges]
+            mixed = [
+                self._mixed_op(states[self.edges[edge][1]], edge, op, seeds.generator(seed, edge))
+                for edge, op in zip(edges, masked, strict=True)
+            ]
+            states.append(torch.stack(mixed).mean(0))
         return states[-1]
 
     def _mixed_op(
-        self, images_BCHW: torch.Tensor, edge: int, masked: int | None, generator: torch.Generator
+        self, images_BCHW: torch.Tensor, edge: int, masked: int | None, draws: torch.Generator
     ) -> torch.Tensor:
+        pixels = device_generator(draws, images_BCHW.device)
         if edge in self.decided:
-            return self._op(images_BCHW, self.decided[edge], generator)
+            return self._op(images_BCHW, self.decided[edge], draws, pixels)
         weights_K = torch.softmax(self.tau_EK[edge], 0)
-        blended = torch.zeros_like(images_BCHW)
+        blended_BCHW = torch.zeros_like(images_BCHW)
         for op in range(len(self.space)):
-            transformed = self._op(images_BCHW, op, generator)
+            transformed_BCHW = self._op(images_BCHW, op, draws, pixels)  # a masked op draws too, for those after it
             if op != masked:
-                blended = blended + weights_K[op] * transformed
-        return blended
+                blended_BCHW = blended_BCHW + weights_K[op] * transformed_BCHW
+        return blended_BCHW
 
-    def _op(self, images_BCHW: torch.Tensor, index: int, generator: torch.Generator) -> torch.Tensor:
+    def _op(
+        self, images_BCHW: torch.Tensor, index: int, draws: torch.Generator, pixels: torch.Generator
+    ) -> torch.Tensor:
         op, step = OPS[self.space.ops[index].name], self.space.ops[index].over_range()
-        draws_2B = torch.rand(2, len(images_BCHW), generator=generator)
+        draws_2B = torch.rand(2, len(images_BCHW), generator=draws)
         argument_B = step.low + draws_2B[0] * (step.high - step.low)
         if op.signed:
             argument_B = torch.where(draws_2B[1] < 0.5, -argument_B, argument_B)
-        device = images_BCHW.device
-        return op.function(images_BCHW, argument_B.to(device), device_generator(generator, device))
+        return op.function(images_BCHW, argument_B.to(images_BCHW.device, non_blocking=True), pixels)
 
     def genotype(self) -> Genotype:
         """Return the discrete cell: decided ops, the largest tau on undecided edges; two inputs a node at the most.

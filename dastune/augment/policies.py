@@ -27,9 +27,7 @@ class StepTable:
         self._signed_S = torch.tensor([OPS[step.op].signed for step in steps], dtype=torch.bool)
         self._probability_S = torch.tensor([step.probability for step in steps])
 
-    def apply(
-        self, images_BCHW: torch.Tensor, which_B: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def apply(self, images_BCHW: torch.Tensor, which_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Send image b through step `which_B[b]` (SKIP: none), each with its own magnitude, sign and coin.
 
         Args:
@@ -88,6 +86,8 @@ def device_generator(generator: torch.Generator, device: torch.device) -> torch.
 
 def draw_choices(weights: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
     """Return `count` indices drawn in proportion to `weights`, int64 on the CPU."""
+    if count == 0:  # which multinomial refuses
+        return torch.empty(0, dtype=torch.int64)
     return torch.multinomial(weights, count, replacement=True, generator=generator)
 
 

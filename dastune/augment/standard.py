@@ -59,11 +59,14 @@ def _draw(below: int, count: int, generator: torch.Generator, device: torch.devi
 
 
 class Normalise:
-    """(images - mean) / std per channel: the last thing before the network."""
+    """(images - mean) / std per channel: the last thing before the network.
+
+    A channel without spread is only centred.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
         self._mean = torch.tensor(mean, device=device)[:, None, None]
-        self._std = torch.tensor(std, device=device).clamp(min=1e-6)[:, None, None]
+        self._std = torch.tensor([s if s > 1e-6 else 1.0 for s in std], device=device)[:, None, None]
 
     def __call__(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         return (images_BCHW - self._mean) / self._std

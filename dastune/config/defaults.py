@@ -1,5 +1,6 @@
 """Defaults that depend on the data set: what a study gets where it says nothing."""
 
+from collections.abc import Mapping
 from typing import Any
 
 DATA_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -16,27 +17,45 @@ DATA_DEFAULTS: dict[str, dict[str, Any]] = {
         "model": {"name": "wide_resnet"},
         "standard": {"crop_px": 4, "flip": True, "cutout_px": 16},
         # Supplement of the DAS paper, Table 9, column Cifar10, for searches and their children ...
-        "training": {"batch_size": 96, "learning_rate": 0.1, "weight_decay": 1e-4, "child_epochs": 120},
+        "training": {
+            "batch_size": 96,
+            "learning_rate": 0.1,
+            "weight_decay": 1e-4,
+            "schedule": "step",
+            "child_epochs": 120,
+        },
         # ... and the recipe of RandAugment (arXiv 1909.13719) for WRN-28-2, which Table 11 is compared with.
-        "final": {"epochs": 200, "batch_size": 128, "learning_rate": 0.1, "weight_decay": 5e-4},
+        "final": {
+            "epochs": 200,
+            "batch_size": 128,
+            "learning_rate": 0.1,
+            "weight_decay": 5e-4,
+            "schedule": "cosine",
+        },
     },
 }
 
 
-def with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
+def with_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return `raw` with the defaults of its data set under it, and `final` filled up from `training`.
 
-    Faults in `raw` (an unknown data set, a list where a mapping should be) are left for validation to name.
+    Faults in `raw` (an unknown data set, a list where a mapping should be) are left for validation to name. Where the
+    data set is unknown, any defaults do: what is at fault is the data set, not what hangs on it.
     """
     data = raw.get("data")
-    name = data.get("name") if isinstance(data, dict) else None
+    name = data.get("name") if isinstance(data, Mapping) else None
+    known = isinstance(name, str) and name in DATA_DEFAULTS
     merged = dict(raw)
-    for section, defaults in DATA_DEFAULTS.get(name if isinstance(name, str) else "", {}).items():
+    for section, defaults in DATA_DEFAULTS[str(name) if known else "digits"].items():
+        if section == "data" and not known:
+            continue
         given = raw.get(section, {})
-        if isinstance(given, dict):
+        if isinstance(given, Mapping):
             merged[section] = {**defaults, **given}
     training, final = merged.get("training"), merged.get("final")
-    if isinstance(training, dict) and isinstance(final, dict):
+    if isinstance(training, Mapping) and isinstance(final, Mapping):
         shared = {key: value for key, value in training.items() if key != "child_epochs"}
         merged["final"] = {**shared, **final}
+    elif isinstance(final, Mapping):
+        merged["final"] = {**DATA_DEFAULTS["digits"]["training"], **final}  # the fault of `training` is told once
     return merged

@@ -1,9 +1,9 @@
 """CIFAR-10, through torchvision; downloaded on first use."""
 
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
+from torchvision.datasets import CIFAR10
 
 from dastune.data.classification import Dataset
 from dastune.errors import UserError
@@ -15,14 +15,13 @@ def cifar10(root: str = "~/.cache/dastune") -> Dataset:
     Raises:
         UserError: it is not there and cannot be fetched; says how to put it there by hand.
     """
-    from torchvision.datasets import CIFAR10
-
     folder = Path(root).expanduser()
     try:
-        train, test = (_open(CIFAR10, folder, part) for part in (True, False))
-    except (RuntimeError, OSError, URLError) as error:
+        train, test = (_open(folder, train=part) for part in (True, False))
+    except (RuntimeError, OSError) as error:  # URLError is an OSError
+        reason = getattr(error, "reason", error)
         raise UserError(
-            f"data.root: CIFAR-10 is not in {folder} and cannot be downloaded there ({error}). Put "
+            f"data.root: CIFAR-10 is not in {folder} and cannot be downloaded there ({reason}). Put "
             f"cifar-10-python.tar.gz, unpacked to {folder}/cifar-10-batches-py, there by hand, or name the folder that "
             "has it: --set data.root=FOLDER"
         ) from error
@@ -37,10 +36,10 @@ def cifar10(root: str = "~/.cache/dastune") -> Dataset:
     )
 
 
-def _open(dataset: type, folder: Path, train: bool):  # type: ignore[no-untyped-def]
+def _open(folder: Path, *, train: bool) -> CIFAR10:
     """Open one part where it is; torchvision checks the files' md5 sums. Fetch it only if that fails."""
     try:
-        return dataset(str(folder), train=train, download=False)
+        return CIFAR10(folder, train=train, download=False)
     except RuntimeError:
         folder.mkdir(parents=True, exist_ok=True)
-        return dataset(str(folder), train=train, download=True)
+        return CIFAR10(folder, train=train, download=True)

@@ -14,8 +14,11 @@ from dastune.seeds import derive
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 
+_VALUES = np.arange(256) / 255  # of a pixel
+_BLOCK = 1000  # images counted at once
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Labelled images: a training set, from which searches cut their parts, and a test set that no search sees.
 
@@ -37,12 +40,23 @@ class Dataset:
     @cached_property
     def mean(self) -> tuple[float, ...]:
         """Mean of the training pixels per channel, in [0, 1]."""
-        return tuple(float(v) for v in self.train_pixels.mean((0, 2, 3), dtype=np.float64) / 255)
+        return tuple(float(mean) for mean in self._shares_CV @ _VALUES)
 
     @cached_property
     def std(self) -> tuple[float, ...]:
         """Standard deviation of the training pixels per channel, in [0, 1]."""
-        return tuple(float(v) for v in self.train_pixels.std((0, 2, 3), dtype=np.float64) / 255)
+        squares_C = self._shares_CV @ _VALUES**2
+        return tuple(float(std) for std in np.sqrt(np.maximum(squares_C - np.square(self.mean), 0)))
+
+    @cached_property
+    def _shares_CV(self) -> npt.NDArray[np.float64]:  # noqa: N802  shapes are part of names
+        """How often each channel of the training pixels has each value: exact, and without a copy as floats."""
+        counts_CV = np.zeros((3, 256), dtype=np.int64)
+        for start in range(0, len(self.train_pixels), _BLOCK):
+            block = self.train_pixels[start : start + _BLOCK]
+            for channel in range(3):
+                counts_CV[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
+        return counts_CV / counts_CV[0].sum()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -54,7 +68,7 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
     """Indices into the training set: what a search trains on, what it validates on, what the final training sees."""
 
@@ -74,7 +88,15 @@ def cut_parts(
     Args:
         labels: N labels of the training set.
         search_images, validation_images, train_images: sizes; the first two sum to N at most.
+
+    Raises:
+        ValueError: there are not so many images.
     """
+    if search_images + validation_images > len(labels) or (train_images or 0) > len(labels):
+        raise ValueError(
+            f"search_images {search_images} + validation_images {validation_images}, and train_images {train_images}, "
+            f"must be at most the {len(labels)} images there are"
+        )
     order = _class_balanced_order(labels, seed)
     final = order if train_images is None else order[:train_images]
     return Parts(order[:search_images], order[len(order) - validation_images :], final)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dastune.models.network import Network
+from dastune.models.network import Dropout, Network
 
 
 class _Block(nn.Module):
@@ -14,14 +14,14 @@ class _Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout > 0 else nn.Identity()
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         same = inputs == outputs and stride == 1
         self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         active = torch.relu(self.norm1(x))
-        residual = self.conv2(self.dropout(torch.relu(self.norm2(self.conv1(active)))))
+        residual: torch.Tensor = self.conv2(self.dropout(torch.relu(self.norm2(self.conv1(active)))))
         through: torch.Tensor = x if self.shortcut is None else self.shortcut(active)
         return through + residual
 
@@ -31,13 +31,18 @@ class WideResNet(Network):
 
     Args:
         classes: number of logits K.
-        depth: 6 n + 4 layers.
+        depth: 6 n + 4 layers, n at least 1.
         width: widening factor of the channels.
         dropout: probability inside the blocks, in [0, 1).
+
+    Raises:
+        ValueError: there is no Wide ResNet of this depth.
     """
 
     def __init__(self, classes: int, depth: int = 28, width: int = 2, dropout: float = 0.0) -> None:
         super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"depth must be 6 n + 4 with n >= 1: 10, 16, 22, 28 ...; got {depth}")
         layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False)]
         channels = 16
         for group, outputs in enumerate((16 * width, 32 * width, 64 * width)):

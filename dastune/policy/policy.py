@@ -8,15 +8,25 @@ that DAS returns) and `Genotype` (the discrete cell of DAS as published).
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, TypeAdapter, ValidationError, field_validator
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dastune.errors import UserError, nearest
 from dastune.ops.table import OPS
 
+FORMAT: Final = "dastune-policy"
 FORMAT_VERSION = 1
+SEMANTICS: Final = "dastune-1"
 
 
 class _Frozen(BaseModel):
@@ -41,6 +51,12 @@ class Step(_Frozen):
         if op not in OPS:
             raise ValueError(f"{op!r} is no op; {nearest(op, OPS)}")
         return op
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Step":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        return self
 
 
 class Choice(_Frozen):
@@ -125,7 +141,7 @@ class PolicyFile(_Frozen):
     """
 
     format: Literal["dastune-policy"] = "dastune-policy"
-    version: int = FORMAT_VERSION
+    version: Annotated[int, Field(ge=1)] = FORMAT_VERSION
     semantics: Literal["dastune-1"] = "dastune-1"
     policy: Annotated[Policy, Field(discriminator="kind")]
     provenance: dict[str, Any] = {}
@@ -157,27 +173,47 @@ def load_policy(path: str | Path) -> Policy:
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a policy file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is no JSON ({error}); the file is damaged or no policy file") from error
-    version = data.get("version") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise UserError(f"{path}: is no policy file; its JSON must be a mapping with the format {FORMAT!r}")
+    version, semantics = data.get("version"), data.get("semantics")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise UserError(f"{path}: policy format {version} is newer than this dastune reads ({FORMAT_VERSION}); upgrade")
+    if isinstance(semantics, str) and semantics != SEMANTICS:
+        raise UserError(
+            f"{path}: its ops mean {semantics!r}, which this dastune does not know ({SEMANTICS!r}); upgrade"
+        )
     try:
         return PolicyFile.model_validate(data).policy
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {where}: {first['msg']}; the file is damaged or no policy file") from error
+        raise UserError(f"{path}: {_first_fault(error)}; the file is damaged") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    """Return where a policy file is at fault, as its JSON has it, and why."""
+    first = error.errors()[0]
+    kinds = ("sub_policies", "stages", "genotype")  # after "policy", pydantic names the kind, which is no key
+    location = [part for index, part in enumerate(first["loc"]) if not (index == 1 and part in kinds)]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    if first["type"] == "extra_forbidden":
+        return f"{where} is no key of the format"
+    if first["type"].startswith("union_tag"):
+        return f"{where}.kind must be one of {', '.join(kinds)}"
+    message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    return f"{where}: {message.replace('Input should', 'must')}"
 
 
 def op_shares(policy: Policy) -> dict[str, float]:
     """Return each op's expected share of the applications of `policy`; the shares sum to 1.
 
-    A step that is skipped counts as identity, and so does a policy without stages. For a genotype every edge counts
-    once.
+    A step that is skipped counts as identity, and so do a policy without stages and a sub-policy without steps. For a
+    genotype every edge counts once.
     """
     shares: dict[str, float] = {}
 
@@ -189,8 +225,8 @@ def op_shares(policy: Policy) -> dict[str, float]:
         case SubPolicies():
             total = sum(sub.weight for sub in policy.sub_policies)
             for sub in policy.sub_policies:
-                for step in sub.steps:
-                    add(step, sub.weight / total / len(sub.steps))
+                for step in sub.steps or (Step(op="identity"),):
+                    add(step, sub.weight / total / max(len(sub.steps), 1))
         case Stages():
             for stage in policy.stages:
                 total = sum(choice.weight for choice in stage)

@@ -6,8 +6,8 @@ the derivative of the validation loss in tau is exactly a policy gradient,
     dL_val / dtau_j = -lr mean_i A_i (1[k_i = j] - softmax(tau)_j),    A_i = <grad L_val, grad loss_i>,
 
 whose reward A_i says how well image i's gradient aligns with the validation gradient. The same holds for a look-ahead
-along a preconditioned gradient, with A_i = <P grad L_val, grad loss_i>. On the last layer (features h, logits z) and with
-P a regularised Newton step in its weights, A_i has a closed form that needs no further pass through the network:
+along a preconditioned gradient, with A_i = <P grad L_val, grad loss_i>. On the last layer (features h, logits z) and
+with P a regularised Newton step in its weights, A_i has a closed form that needs no further pass through the network:
 
     A_i = <softmax(z_i) - onehot(y_i), G (S + ridge I)^-1 (h_i - m)>,
 
@@ -15,12 +15,14 @@ where G is the validation gradient in the weights for centred features, and m an
 validation features. The preconditioner is what makes it work: ReLU features share a large mean, along which any image
 aligns with any other, and A_i without it is mostly that.
 
-On top of it, G, m and S are running means over steps, the validation logits are calibrated by a temperature before their
-loss is taken, and A_i is divided by (loss_i + offset), since large losses make large gradients that align by chance.
+On top of it, G, m and S are running means over steps, the validation logits are calibrated by a temperature before
+their loss is taken, and A_i is divided by (loss_i + offset), since large losses make large gradients that align by
+chance.
 """
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,7 +96,7 @@ class AlignmentSearch:
         rewards_B = alignment(features_BF, logits_BK, labels_B, view) / (losses_B.detach() + LOSS_OFFSET)
         self._update_tau(rewards_B.cpu(), drawn_SB, spent)
         self._optimiser.zero_grad(set_to_none=True)
-        losses_B.mean().backward()
+        losses_B.mean().backward()  # type: ignore[no-untyped-call]
         set_learning_rate(self._optimiser, self._task.recipe.learning_rate_at(spent))
         self._optimiser.step()
         return SearchProgress(steps=1, account="search")
@@ -123,7 +125,9 @@ class AlignmentSearch:
 
     def _update_tau(self, rewards_B: torch.Tensor, drawn_SB: torch.Tensor, spent: float) -> None:
         """One Adam step along the policy gradient of the standardised rewards."""
-        rewards_B = (rewards_B - rewards_B.mean()) / (rewards_B.std() + 1e-8)
+        if not rewards_B.isfinite().all():  # the network has diverged: tau stays what it was
+            return
+        rewards_B = (rewards_B - rewards_B.mean()) / (rewards_B.std(correction=0) + 1e-8)
         chosen_SBK = F.one_hot(drawn_SB, len(self._space)).float()
         weights_SK = torch.softmax(self.tau_SK.detach(), 1)
         self.tau_SK.grad = -torch.einsum("b,sbk->sk", rewards_B, chosen_SBK - weights_SK[:, None]) / len(rewards_B)
@@ -143,19 +147,18 @@ class AlignmentSearch:
 
     def summary(self) -> Mapping[str, float]:
         """Return the entropy of tau in nats (mean over stages) and the running validation accuracy."""
-        entropy = torch.distributions.Categorical(logits=self.tau_SK.detach()).entropy().mean()
-        summary = {"tau_entropy": float(entropy)}
+        summary = {"tau_entropy": mean_entropy(self.tau_SK)}
         if self._accuracy is not None:
             summary["val_accuracy"] = float(self._accuracy)
         return summary
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything."""
+        """Return everything; a copy, which later steps leave alone."""
         return {
-            "network": self._network.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "tau": self.tau_SK.detach(),
-            "tau_optimiser": self._tau_optimiser.state_dict(),
+            "network": deepcopy(self._network.state_dict()),
+            "optimiser": deepcopy(self._optimiser.state_dict()),
+            "tau": self.tau_SK.detach().clone(),
+            "tau_optimiser": deepcopy(self._tau_optimiser.state_dict()),
             "train": self._train.state_dict(),
             "validation": self._validation.state_dict(),
             "generator": self._generator.get_state(),
@@ -166,10 +169,10 @@ class AlignmentSearch:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where `state_dict` was called."""
         self._network.load_state_dict(state["network"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._optimiser.load_state_dict(deepcopy(state["optimiser"]))
         with torch.no_grad():
             self.tau_SK.copy_(state["tau"])
-        self._tau_optimiser.load_state_dict(state["tau_optimiser"])
+        self._tau_optimiser.load_state_dict(deepcopy(state["tau_optimiser"]))
         self._train.load_state_dict(state["train"])
         self._validation.load_state_dict(state["validation"])
         self._generator.set_state(state["generator"])
@@ -179,13 +182,18 @@ class AlignmentSearch:
         self._accuracy = None if accuracy is None else accuracy.to(device)
 
 
+def mean_entropy(tau_SK: torch.Tensor) -> float:
+    """Return the entropy of softmax(tau_SK) in nats, the mean over its rows."""
+    return float(torch.special.entr(torch.softmax(tau_SK.detach(), 1)).sum(1).mean())
+
+
 @dataclass(frozen=True)
 class ValidationView:
     """Running means over validation batches: last-layer gradient, and mean and covariance of the features."""
 
-    gradient_KF: torch.Tensor
-    mean_F: torch.Tensor
-    covariance_FF: torch.Tensor
+    gradient_KF: torch.Tensor  # noqa: N815  shapes are part of names
+    mean_F: torch.Tensor  # noqa: N815
+    covariance_FF: torch.Tensor  # noqa: N815
 
 
 @torch.no_grad()
@@ -212,7 +220,7 @@ def alignment(
     """Return A_B: how much each image's last-layer step, preconditioned, lowers the validation loss, to first order."""
     error_BK = torch.softmax(logits_BK, 1) - F.one_hot(labels_B, logits_BK.shape[1])
     ridge = RIDGE * view.covariance_FF.diagonal().mean() + 1e-12
-    damped_FF = view.covariance_FF + ridge * torch.eye(len(view.mean_F), device=ridge.device)
+    damped_FF = view.covariance_FF + ridge * torch.eye(len(view.mean_F), dtype=ridge.dtype, device=ridge.device)
     direction_KF = torch.linalg.solve_ex(damped_FF, view.gradient_KF, left=False).result
     return (error_BK * ((features_BF - view.mean_F) @ direction_KF.T)).sum(1)
 
@@ -222,7 +230,8 @@ def last_layer_gradient(
 ) -> torch.Tensor:
     """Return the gradient, K x F, of the mean cross entropy of `scale` * logits in the last layer's weights."""
     error_BK = torch.softmax(scale * logits_BK, 1) - F.one_hot(labels_B, logits_BK.shape[1])
-    return scale * error_BK.T @ features_BF / len(labels_B)
+    gradient_KF: torch.Tensor = scale * error_BK.T @ features_BF / len(labels_B)
+    return gradient_KF
 
 
 def calibration(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
@@ -230,4 +239,4 @@ def calibration(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor
     factors_T = torch.logspace(-3, 3, TEMPERATURES, base=2, device=logits_BK.device)
     log_probabilities_TBK = torch.log_softmax(factors_T[:, None, None] * logits_BK, 2)
     chosen_TB = log_probabilities_TBK.gather(2, labels_B.expand(TEMPERATURES, -1)[..., None])[..., 0]
-    return factors_T[chosen_TB.mean(1).argmax()]
+    return factors_T.take(chosen_TB.mean(1).argmax())  # plain indexing would wait for the device

@@ -20,7 +20,7 @@ class Supernet(Protocol):
     edges: tuple[tuple[int, int], ...]
     decided: dict[int, int]
     removed: set[int]
-    tau_EK: torch.Tensor
+    tau_EK: torch.Tensor  # noqa: N815  shapes are part of names
 
     def incoming(self, node: int) -> list[int]:
         """Return the edges into `node` that are still there."""
@@ -54,6 +54,11 @@ class PerturbationSelection:
         self._correct: list[int] = []
         self._next = 0
         self._accuracy: float | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Decisions made and the validation image that the next batch begins with."""
+        return self._made, self._next
 
     def due(self, progress: float) -> bool:
         """Return whether a decision is to be worked on at the share `progress` of the selection phase (< 0: before).

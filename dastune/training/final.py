@@ -1,5 +1,6 @@
 """FinalTraining: a found policy trained from scratch and tested, step by step."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,9 +56,8 @@ class FinalTraining:
         """Return the result; call it when done."""
         image_CHW = self._task.held_out.batch(torch.zeros(1, dtype=torch.int64))[0][0]
         loss = self._evaluation.loss
-        diverged = not torch.isfinite(torch.tensor(loss))
         return FinalResult(
-            test_accuracy=0.0 if diverged else self._evaluation.accuracy,
+            test_accuracy=self._evaluation.accuracy if math.isfinite(loss) else 0.0,
             test_loss=loss,
             images=self.training.steps * self.training.images_per_step,
             parameters=parameter_count(self.training.network),

@@ -1,6 +1,7 @@
 """Training and Evaluation of a classifier, one batch a step; Task: what all trainings of a search share."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class Task:
     def new_network(self, seed: int) -> Network:
         """Return a network whose weights are a function of `seed`, on the device, in training mode."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, "weights"))
+            torch.default_generator.manual_seed(derive(seed, "weights"))
             network = MODELS[self.network].build(self.classes, **self.network_options)
         return network.to(self.device).train()
 
@@ -115,16 +116,16 @@ class Training:
         images_BCHW = task.standard.after_policy(images_BCHW, self._generator)
         loss = F.cross_entropy(self.network(task.normalise(images_BCHW)), labels_B)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self.steps += 1
         return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return weights, optimiser, order and generators."""
+        """Return weights, optimiser, order and generators; a copy, which later steps leave alone."""
         return {
-            "network": self.network.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
+            "network": deepcopy(self.network.state_dict()),
+            "optimiser": deepcopy(self._optimiser.state_dict()),
             "batches": self._batches.state_dict(),
             "generator": self._generator.get_state(),
             "steps": self.steps,
@@ -133,7 +134,7 @@ class Training:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where `state_dict` was called."""
         self.network.load_state_dict(state["network"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._optimiser.load_state_dict(deepcopy(state["optimiser"]))  # SGD would keep and change the caller's tensors
         self._batches.load_state_dict(state["batches"])
         self._generator.set_state(state["generator"])
         self.steps = state["steps"]
@@ -162,8 +163,9 @@ class Evaluation:
         self._network.eval()
         logits_BK = self._network(self._task.normalise(images_BCHW))
         self._network.train()
-        self._correct += (logits_BK.argmax(1) == labels_B).sum()
-        self._loss_sum += F.cross_entropy(logits_BK, labels_B, reduction="sum")
+        # Not in place: a state_dict may hold the old counts.
+        self._correct = self._correct + (logits_BK.argmax(1) == labels_B).sum()
+        self._loss_sum = self._loss_sum + F.cross_entropy(logits_BK, labels_B, reduction="sum")
         self._next = stop
 
     @property

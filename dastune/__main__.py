@@ -1,0 +1,5 @@
+"""python -m dastune: the command line."""
+
+from dastune.cli import main
+
+main()

@@ -1,0 +1,158 @@
+"""The command line: plan, run, resume, report, ui, doctor. Imports little, so that --help is quick."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dastune.errors import UserError
+
+if TYPE_CHECKING:
+    from dastune.orchestration.study import StudyResult
+
+app = typer.Typer(
+    help="Search augmentation policies side by side, under one metered device-time budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of a packaged study.")]
+FolderArgument = Annotated[Path, typer.Argument(metavar="RUNDIR", help="A study's folder, such as runs/digits_noise.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a field; may be repeated.")
+]
+BudgetOption = Annotated[
+    str | None, typer.Option("--budget", metavar="AMOUNT", help='Budget per search: "90 cpu-seconds", "2000 steps" ...')
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT; default: this machine."),
+]
+
+
+@app.command()
+def plan(study: StudyArgument, set_: SetOption = None, budget: BudgetOption = None) -> None:
+    """Print what a study would run and cost, with every default, and start nothing."""
+    from rich.console import Console
+
+    from dastune.config import load_study
+    from dastune.plan import plan_text
+
+    Console(highlight=False, soft_wrap=True).print(
+        plan_text(load_study(study, overrides=set_ or (), budget=budget)), markup=False
+    )
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    set_: SetOption = None,
+    budget: BudgetOption = None,
+    output: Annotated[Path, typer.Option("--output", help="Where the study's folder is made.")] = Path("runs"),
+    address: AddressOption = None,
+) -> None:
+    """Run a study: all searches, then the final training of what they found, and the report."""
+    from dastune.config import load_study
+
+    config = load_study(study, overrides=set_ or (), budget=budget)
+    from dastune.orchestration import study as orchestration
+
+    _finish(orchestration.run(config, output=output, address=address))
+
+
+@app.command()
+def resume(folder: FolderArgument, address: AddressOption = None) -> None:
+    """Go on with a study that was stopped; nothing finished is repeated."""
+    from dastune.orchestration import study as orchestration
+
+    _finish(orchestration.resume(folder, address=address))
+
+
+@app.command()
+def report(folder: FolderArgument) -> None:
+    """Make the report of a study again, from its files alone."""
+    from rich.console import Console
+
+    from dastune.folder import StudyFolder
+    from dastune.report.page import write_report
+    from dastune.report.stats import cells
+    from dastune.report.tables import console as table
+
+    study = StudyFolder.existing(folder)
+    page = write_report(study)
+    Console().print(table(cells(study.search_rows(), study.final_rows())))
+    typer.echo(f"report  {page}")
+
+
+@app.command()
+def ui(
+    folder: FolderArgument,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on loopback.")] = 5000,
+) -> None:
+    """Open the MLflow UI on a study's records, on loopback."""
+    import os
+
+    from dastune.config import load_study
+    from dastune.folder import StudyFolder
+    from dastune.tracking import ui_command, ui_environment
+
+    study = StudyFolder.existing(folder)
+    uri = load_study(study.study).tracking.uri
+    command = ui_command(study, uri, port)
+    typer.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    os.execve(command[0], command, {**os.environ, **ui_environment(study, uri)})
+
+
+@app.command()
+def doctor(
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Say also what of this study would run where.")
+    ] = None,
+    address: AddressOption = None,
+) -> None:
+    """Print versions, devices, Ray and disk, and what would run where."""
+    from dastune.config import load_study
+    from dastune.orchestration.doctor import examine
+
+    for line in examine(load_study(study) if study else None, address):
+        typer.echo(line)
+
+
+def _finish(result: "StudyResult") -> None:
+    """Print the table and where everything is; leave with 1 if something is missing, 130 after Ctrl-C."""
+    from rich.console import Console
+
+    from dastune.report.stats import cells
+    from dastune.report.tables import console as table
+
+    rows = cells(result.folder.search_rows(), result.folder.final_rows())
+    if rows:
+        Console().print(table(rows))
+    root = result.folder.root
+    shown = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
+    typer.echo(f"report   {shown / 'report' / 'index.html'}")
+    typer.echo(f"figure   {shown / 'report' / 'figure9.png'}")
+    typer.echo(f"MLflow   dastune ui {shown}")
+    if result.undelivered:
+        typer.echo(f"{result.undelivered} records are not in MLflow yet; dastune resume {shown} sends them", err=True)
+    if result.missing:
+        failed = sorted(path.stem for path in result.folder.errors.glob("*.txt") if path.stem in result.missing)
+        if failed:
+            typer.echo(f"{len(failed)} failed: {', '.join(failed)}; tracebacks in {shown / 'errors'}", err=True)
+        typer.echo(f"{len(result.missing)} searches are not finished; go on: dastune resume {shown}", err=True)
+        raise typer.Exit(130 if result.interrupted else 1)
+
+
+def main() -> None:
+    """Run the command line; a fault of the input is one message and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"dastune: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The network of a study."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, field_validator
+
+from dastune.config.fields import Count, FieldError, Number, Strict
+
+
+class WideResNetModel(Strict):
+    """Wide ResNet (arXiv 1605.07146)."""
+
+    name: Literal["wide_resnet"]
+    """Name of the network."""
+    depth: Count = 28
+    """Layers: 10, 16, 22, 28, 34, 40 ..."""
+    width: Count = 2
+    """Widening factor of the channels."""
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Dropout probability inside the blocks."""
+
+    @field_validator("depth")
+    @classmethod
+    def _blocks(cls, depth: int) -> int:
+        if depth < 10 or (depth - 4) % 6:
+            raise FieldError("must be 6 n + 4 with n at least 1 (10, 16, 22, 28, 34, 40 ...)")
+        return depth
+
+
+class SmallCNNModel(Strict):
+    """Three convolutions, for tiny images on a CPU."""
+
+    name: Literal["small_cnn"]
+    """Name of the network."""
+    channels: Count = 16
+    """Channels of the first layer; the others have 2 and 4 times as many."""
+
+
+Model: TypeAlias = Annotated[WideResNetModel | SmallCNNModel, Field(discriminator="name")]

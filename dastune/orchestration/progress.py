@@ -1,0 +1,143 @@
+"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from dastune.config import StudyConfig
+from dastune.folder import FinalRow, SearchRow
+from dastune.orchestration.grid import Assignment
+from dastune.orchestration.trial import Report
+from dastune.report.tables import duration
+
+
+class Progress:
+    """Counts reports and shows where a study is. Use as a context.
+
+    Args:
+        todo: searches of this execution; others were done before it.
+        slots: searches that run at the same time.
+    """
+
+    def __init__(self, study: StudyConfig, todo: Sequence[Assignment], slots: int, console: Console) -> None:
+        self._study, self._slots, self._console = study, slots, console
+        self._todo = {assignment.id: assignment for assignment in todo}
+        self._running: dict[str, Report] = {}
+        self._rows: dict[str, SearchRow] = {}
+        self._finals: dict[tuple[str, int], FinalRow] = {}
+        self._finals_expected = len(todo) * len(study.seeds.final)
+        self._begun = time.monotonic()
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def hear(self, report: Report) -> None:
+        """Take in one report; off a terminal, print a line when a search or a final training has ended."""
+        ended = report.stage in ("stopped", "failed")
+        if report.finals and len(self._finals_of(report.search)) + 1 >= len(self._study.seeds.final):
+            ended = True
+        self._running.pop(report.search, None)
+        if not ended:
+            self._running[report.search] = report
+        if report.row is not None:
+            self._rows[report.search] = report.row
+        for final in report.finals:
+            self._finals[final.search_id, final.train_seed] = final
+        if not self._console.is_terminal:
+            self._say(report)
+
+    @property
+    def running(self) -> bool:
+        """Whether any trial has begun and not ended."""
+        return bool(self._running)
+
+    def note(self, text: str) -> None:
+        """Print one line beside the table."""
+        self._console.print(text, highlight=False)
+
+    def _say(self, report: Report) -> None:
+        at = f"[{duration(time.monotonic() - self._begun)}]"
+        if report.error is not None:
+            self.note(f"{at} {report.search}: FAILED: {report.error}")
+        elif report.row is not None:
+            row = report.row
+            validation = "" if row.val_accuracy is None else f", best validation {row.val_accuracy:.3f}"
+            self.note(
+                f"{at} searches {len(self._rows)}/{len(self._todo)}: {row.id} charged {row.charged_seconds:.1f} s"
+                f"{validation}"
+            )
+        for final in report.finals:
+            self.note(
+                f"{at} final trainings {len(self._finals)}/{self._finals_expected}: {final.search_id} "
+                f"seed {final.train_seed}: test {final.test_accuracy:.3f}"
+            )
+
+    def _finals_of(self, search: str) -> list[FinalRow]:
+        return [final for (of, _), final in self._finals.items() if of == search]
+
+    def seconds_left(self) -> float | None:
+        """Return an estimate from what ended trials took, or None before any has."""
+        finals = list(self._finals.values())
+        if not finals:
+            return None
+        share = self._study.resources.gpus or self._study.resources.cpus
+        final_seconds = sum(final.seconds for final in finals) / len(finals)
+        by_method: dict[str, list[float]] = {}
+        for row in self._rows.values():
+            by_method.setdefault(row.method, []).append(row.held_seconds)
+        budget = self._study.budget.per_search().seconds
+        left = (self._finals_expected - len(finals)) * final_seconds
+        for search, assignment in self._todo.items():
+            known = by_method.get(assignment.label)
+            expected = sum(known) / len(known) if known else (budget or 0.0)
+            if search not in self._rows:
+                running = self._running.get(search)
+                left += max(0.0, expected - (running.charged if running else 0.0))
+        return left / share / max(self._slots, 1)
+
+    def _table(self) -> RenderableType:
+        """The live view: one row a method, then what runs now."""
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for heading in ("method", "searches", "final trainings", "best validation", "charged"):
+            table.add_column(heading, justify="left" if heading == "method" else "right")
+        for label in self._study.methods:
+            mine = {search for search, assignment in self._todo.items() if assignment.label == label}
+            rows = [row for search, row in self._rows.items() if search in mine]
+            best = max((row.val_accuracy for row in rows if row.val_accuracy is not None), default=None)
+            finals = sum(1 for search, _ in self._finals if search in mine)
+            expected = len(mine) * len(self._study.seeds.final)
+            charged = sum(row.charged_seconds for row in rows)
+            table.add_row(
+                label,
+                f"{len(rows)}/{len(mine)}",
+                f"{finals}/{expected}",
+                "" if best is None else f"{100 * best:.1f} %",
+                duration(charged),
+            )
+        return Group(self._headline(), table, *self._running_lines())
+
+    def _headline(self) -> Text:
+        elapsed, left = time.monotonic() - self._begun, self.seconds_left()
+        rest = "" if left is None else f", about {duration(left)} left"
+        return Text(f"{self._study.name}: {duration(elapsed)} elapsed{rest}", style="bold")
+
+    def _running_lines(self) -> list[Text]:
+        budget = self._study.budget.per_search()
+        lines = []
+        for report in list(self._running.values())[: 2 * self._slots]:
+            spent = min(budget.spent(report.charged, report.steps), 1.0)
+            what = f"{100 * spent:3.0f} % of its budget" if report.stage == "search" else "final training"
+            lines.append(Text(f"  {report.search}: {what}", style="dim"))
+        return lines

@@ -1,0 +1,111 @@
+"""From a study to what a trial works with: parts of the data, tasks, the search, and a process as good as new."""
+
+import random
+from functools import cache
+
+import numpy as np
+import torch
+
+from dastune.augment.standard import Normalise, StandardAugmentation
+from dastune.config import StudyConfig
+from dastune.config.study import Final, Training
+from dastune.data.classification import Dataset, Images, Parts, cut_parts
+from dastune.errors import UserError
+from dastune.orchestration.grid import Assignment
+from dastune.search.search import Search
+from dastune.search.table import Setting, build_search
+from dastune.seeds import derive
+from dastune.training.loop import Task
+from dastune.training.optim import Recipe
+
+
+@cache
+def warm_up() -> None:
+    """Make torch load what it loads on first use (seconds), so that no search pays for being first in its process."""
+    layer = torch.nn.Conv2d(3, 3, 3)
+    for optimiser in (torch.optim.SGD(layer.parameters(), lr=0.1), torch.optim.Adam(layer.parameters())):
+        layer(torch.zeros(1, 3, 8, 8)).sum().backward()
+        optimiser.step()
+
+
+def reset_process(study: StudyConfig, assignment: Assignment) -> torch.device:
+    """Bring a process that may have run another trial into the state of a new one; return the trial's device.
+
+    Raises:
+        UserError: the study gives trials a GPU and torch sees none.
+    """
+    seed = derive(assignment.search_seed, "process", assignment.label, assignment.noise_level)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  libraries draw from it
+    torch.manual_seed(seed)
+    torch.set_num_threads(max(1, int(study.resources.cpus)))
+    if study.resources.gpus == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"resources.gpus is {study.resources.gpus:g}, but torch {torch.__version__} sees no GPU on this node; "
+            "install a CUDA build of torch there, or set resources.gpus to 0 and give budget.cpu_hours"
+        )
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.device("cuda")
+
+
+def search_of(study: StudyConfig, assignment: Assignment, dataset: Dataset, device: torch.device) -> Search:
+    """Return the search of an assignment; it sees search-train and search-validation images, never test images."""
+    parts = _parts(study, assignment, dataset)
+    pixels, labels = dataset.train_pixels, dataset.train_labels
+    task = _task(
+        study,
+        dataset,
+        study.training,
+        train=Images(pixels, labels, parts.search_train, device),
+        held_out=Images(pixels, labels, parts.search_validation, device),
+    )
+    space = study.space.at_level(assignment.noise_level)
+    setting = Setting(task, space, study.training.child_epochs, assignment.search_seed)
+    return build_search(study.methods[assignment.label], setting)
+
+
+def final_task(study: StudyConfig, assignment: Assignment, dataset: Dataset, device: torch.device) -> Task:
+    """Return the task of an assignment's final trainings: trained on the final part, scored on the test set."""
+    parts = _parts(study, assignment, dataset)
+    every = np.arange(len(dataset.test_labels))
+    return _task(
+        study,
+        dataset,
+        study.final,
+        train=Images(dataset.train_pixels, dataset.train_labels, parts.final_train, device),
+        held_out=Images(dataset.test_pixels, dataset.test_labels, every, device),
+    )
+
+
+def _parts(study: StudyConfig, assignment: Assignment, dataset: Dataset) -> Parts:
+    return cut_parts(
+        dataset.train_labels,
+        seed=assignment.search_seed,
+        search_images=study.data.search_count,
+        validation_images=study.data.validation_images,
+        train_images=study.data.train_images,
+    )
+
+
+def _task(study: StudyConfig, dataset: Dataset, recipe: Training | Final, train: Images, held_out: Images) -> Task:
+    options = study.model.model_dump()
+    return Task(
+        train=train,
+        held_out=held_out,
+        classes=dataset.classes,
+        network=options.pop("name"),
+        network_options=options,
+        recipe=Recipe(
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            schedule=recipe.schedule,
+        ),
+        standard=StandardAugmentation(**study.standard.model_dump()),
+        normalise=Normalise(dataset.mean, dataset.std, train.device),
+        device=train.device,
+    )

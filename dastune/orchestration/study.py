@@ -1,0 +1,244 @@
+"""Run a study and resume one: folder, data, cluster, trials, records, report."""
+
+import json
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import pandas as pd
+import yaml
+from rich.console import Console
+
+from dastune.config import StudyConfig, load_study
+from dastune.data.classification import Dataset
+from dastune.data.table import DATASETS
+from dastune.errors import UserError
+from dastune.folder import StudyFolder, write_atomic
+from dastune.orchestration.environment import environment
+from dastune.orchestration.grid import grid, unfinished
+from dastune.orchestration.progress import Progress
+from dastune.orchestration.records import Records
+from dastune.orchestration.trial import Report
+from dastune.orchestration.tuner import Devices, check_devices, cluster, run_trials
+from dastune.report.page import write_report
+from dastune.tracking import DatasetInfo, Tracker
+
+STOP_SECONDS = 20.0  # after Ctrl-C trials get so long to checkpoint
+FLUSH_SECONDS = 30.0  # for MLflow to take the last events
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a run ended with.
+
+    Attributes:
+        folder: the study's folder.
+        missing: searches that are not finished, because they failed or the run was interrupted.
+        interrupted: whether a person stopped it.
+        undelivered: tracking events that MLflow has not taken yet; `dastune resume` sends them again.
+        page: the report page.
+        seconds: wall time of the trials, from the first to the last.
+        slots: searches that could run at the same time.
+    """
+
+    folder: StudyFolder
+    missing: tuple[str, ...]
+    interrupted: bool
+    undelivered: int
+    page: Path
+    seconds: float
+    slots: int
+
+    def searches(self) -> pd.DataFrame:
+        """Return searches.jsonl as a table."""
+        return pd.DataFrame([asdict(row) for row in self.folder.search_rows()])
+
+    def finals(self) -> pd.DataFrame:
+        """Return finals.jsonl as a table."""
+        return pd.DataFrame([asdict(row) for row in self.folder.final_rows()])
+
+
+def run(
+    study: StudyConfig, *, output: str | Path = "runs", address: str | None = None, console: Console | None = None
+) -> StudyResult:
+    """Run a study from the beginning, in the new folder `output`/NAME.
+
+    Args:
+        address: of a running Ray cluster ("auto", host:port); None: this machine.
+        console: where progress goes; None: standard error.
+
+    Raises:
+        UserError: the folder exists, the data set is missing, the devices do not suffice ...; nothing is left behind.
+    """
+    folder = StudyFolder(Path(output) / study.name)
+    if folder.root.exists():
+        raise UserError(
+            f"{folder.root} exists already; go on with it: dastune resume {_shown(folder.root)}; or choose another "
+            "folder (--output) or name (--set name=...)"
+        )
+    _check_writable(folder.root)
+    dataset = _load(study)
+    with cluster(address, object_store_bytes=_object_store(dataset, address)) as devices:
+        check_devices(devices, study)
+        try:
+            _prepare(study, folder, dataset)
+            tracker = _tracker(study, folder, dataset, required=True)
+        except BaseException:
+            shutil.rmtree(folder.root, ignore_errors=True)
+            raise
+        return _execute(study, folder, dataset, devices, tracker, console or Console(stderr=True))
+
+
+def resume(root: str | Path, *, address: str | None = None, console: Console | None = None) -> StudyResult:
+    """Go on with the study in the folder `root`: what is finished is not repeated, failed searches are tried again.
+
+    Raises:
+        UserError: no study is there, or the data set is not the one the study began with.
+    """
+    folder = StudyFolder.existing(root)
+    study = load_study(folder.study)
+    dataset = _load(study)
+    began_with = json.loads(folder.env.read_text()).get("data_fingerprint")
+    if began_with != dataset.fingerprint:
+        raise UserError(
+            f"{study.data.name}: the data set has changed since the study began (fingerprint {dataset.fingerprint}, "
+            f"was {began_with}); put the former one back, or run the study anew under another name"
+        )
+    folder.stop.unlink(missing_ok=True)
+    with cluster(address, object_store_bytes=_object_store(dataset, address)) as devices:
+        check_devices(devices, study)
+        tracker = _tracker(study, folder, dataset, required=False)
+        return _execute(study, folder, dataset, devices, tracker, console or Console(stderr=True))
+
+
+def _execute(
+    study: StudyConfig, folder: StudyFolder, dataset: Dataset, devices: Devices, tracker: Tracker, console: Console
+) -> StudyResult:
+    todo = unfinished(study, folder)
+    slots = devices.slots(study.resources)
+    records = Records(study, folder, tracker)
+    begun = time.monotonic()
+    with _interruption(folder) as interrupted_at, Progress(study, todo, slots, console) as progress:
+        if todo:
+            done = len(grid(study)) - len(todo)
+            progress.note(
+                f"{study.name}: {len(todo)} searches, {slots} at a time"
+                + (f" ({done} are done already)" if done else "")
+                + f", in {_shown(folder.root)}"
+            )
+
+            def hear(report: Report) -> None:
+                records.hear(report)
+                progress.hear(report)
+
+            def should_stop() -> bool:
+                since = interrupted_at()
+                return since is not None and (not progress.running or time.monotonic() - since > STOP_SECONDS)
+
+            run_trials(study, todo, dataset, folder, hear, should_stop)
+        interrupted = interrupted_at() is not None
+    seconds = time.monotonic() - begun
+    folder.stop.unlink(missing_ok=True)
+    page = write_report(folder)
+    missing = tuple(assignment.id for assignment in unfinished(study, folder))
+    undelivered = records.close(page, "KILLED" if interrupted else "FAILED" if missing else "FINISHED", FLUSH_SECONDS)
+    return StudyResult(folder, missing, interrupted, undelivered, page, seconds, slots)
+
+
+@contextmanager
+def _interruption(folder: StudyFolder) -> Iterator[Callable[[], float | None]]:
+    """Turn the first Ctrl-C into a request that trials checkpoint and end; the second one interrupts at once."""
+    at: list[float] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def first(number: int, frame: FrameType | None) -> None:
+        at.append(time.monotonic())
+        folder.stop.touch()
+        signal.signal(signal.SIGINT, before)
+        print("\nstopping: searches write their checkpoints (Ctrl-C again: stop at once)", file=sys.stderr, flush=True)
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield lambda: at[0] if at else None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _load(study: StudyConfig) -> Dataset:
+    """Load the data set, and compute what would otherwise be computed in every trial."""
+    dataset = DATASETS[study.data.name].load(**study.data.load_options())
+    _ = dataset.mean, dataset.std, dataset.fingerprint
+    return dataset
+
+
+def _object_store(dataset: Dataset, address: str | None) -> int | None:
+    """Return enough shared memory for the data set on a local cluster; Ray would take 30 % of the memory."""
+    size = dataset.train_pixels.nbytes + dataset.test_pixels.nbytes
+    return None if address is not None else max(2 * size, 200 * 2**20)
+
+
+def _check_writable(root: Path) -> None:
+    """Raise UserError if `root` cannot be made; make nothing."""
+    parent = root
+    while not parent.exists():
+        parent = parent.parent
+    probe = parent / f".{root.name}.probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"--output: {parent} cannot be written ({error.strerror}); give a folder that can: --output FOLDER"
+        ) from error
+
+
+def _prepare(study: StudyConfig, folder: StudyFolder, dataset: Dataset) -> None:
+    """Write what a study's folder begins with."""
+    folder.root.mkdir(parents=True)
+    resolved = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    write_atomic(folder.study, resolved)
+    write_atomic(folder.env, json.dumps({**environment(), "data_fingerprint": dataset.fingerprint}, indent=1))
+    append = (folder.ledger, folder.searches, folder.finals)
+    for path in append:
+        path.touch()
+
+
+def _tracker(study: StudyConfig, folder: StudyFolder, dataset: Dataset, *, required: bool) -> Tracker:
+    budget = study.budget.model_dump(exclude_none=True)
+    return Tracker.open(
+        folder,
+        uri=study.tracking.uri,
+        experiment=study.tracking.experiment or study.name,
+        study_params={
+            "study": study.name,
+            "data": study.data.name,
+            "model": json.dumps(study.model.model_dump()),
+            "budget": json.dumps(budget),
+            "methods": json.dumps(list(study.methods)),
+            "noise_levels": json.dumps(study.space.noise.levels),
+            "search_seeds": json.dumps(study.seeds.search),
+            "final_seeds": json.dumps(study.seeds.final),
+        },
+        dataset=DatasetInfo(
+            name=study.data.name,
+            digest=dataset.fingerprint,
+            source=dataset.source,
+            images=len(dataset.train_labels),
+            classes=dataset.classes,
+        ),
+        tags={"folder": str(folder.root)},
+        required=required,
+        warn=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+
+
+def _shown(path: Path) -> str:
+    """Return a path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,165 @@
+"""The only door to Ray: starts or joins a cluster, and runs assignments as Ray Tune trials."""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dastune.config import StudyConfig
+from dastune.config.study import Resources
+from dastune.errors import UserError
+from dastune.folder import StudyFolder
+from dastune.orchestration.grid import Assignment, grid
+
+if TYPE_CHECKING:
+    from dastune.data.classification import Dataset
+    from dastune.orchestration.trial import Report
+
+RETRIES = 3  # of a trial whose process or node died; faults of a method are reported, not retried
+
+# Set before Ray starts, where the user has not chosen otherwise: nothing is sent home, Tune's own loggers (which import
+# TensorBoard and torch into the driver) are off, trials keep the work folder, and Ctrl-C is ours.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What the cluster offers: CPU slots and GPUs over all nodes."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+
+    def slots(self, resources: Resources) -> int:
+        """Return how many searches fit at the same time."""
+        fits = self.cpus / resources.cpus
+        if resources.gpus:
+            fits = min(fits, self.gpus / resources.gpus)
+        return int(fits + 1e-9)
+
+
+@contextmanager
+def cluster(address: str | None, *, object_store_bytes: int | None = None) -> Iterator[Devices]:
+    """Start Ray on this machine, or join the cluster at `address`, for the length of the context.
+
+    Args:
+        address: None for a new local cluster on loopback; "auto" or host:port for one that is running.
+        object_store_bytes: shared memory of a local cluster; None: Ray's own choice.
+
+    Raises:
+        UserError: no cluster answers at `address`.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address is None:
+        options |= {"include_dashboard": False, "object_store_memory": object_store_bytes}
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster answers there ({error}); start one with `ray start --head`, or leave "
+            "--address out to run on this machine"
+        ) from error
+    try:
+        total = ray.cluster_resources()
+        yield Devices(total.get("CPU", 0.0), total.get("GPU", 0.0), sum(node["Alive"] for node in ray.nodes()))
+    finally:
+        ray.shutdown()
+
+
+def check_devices(devices: Devices, study: StudyConfig) -> None:
+    """Raise UserError if not even one search of the study fits into the cluster."""
+    wanted = study.resources
+    if wanted.gpus > devices.gpus:
+        hint = "set resources.gpus to 0 and give the budget in cpu_hours (--set resources.gpus=0 --budget ...)"
+        raise UserError(
+            f"resources.gpus: each search holds {wanted.gpus:g} GPU, but there are {devices.gpus:g}; run it where GPUs "
+            f"are (--address), or {hint}"
+        )
+    if devices.slots(wanted) < 1:
+        raise UserError(
+            f"resources.cpus: each search holds {wanted.cpus:g} CPUs, but there are {devices.cpus:g}; lower it "
+            f"(--set resources.cpus={int(devices.cpus)}) or give the address of a larger cluster (--address)"
+        )
+
+
+def run_trials(
+    study: StudyConfig,
+    assignments: Sequence[Assignment],
+    dataset: "Dataset",
+    folder: StudyFolder,
+    on_report: Callable[["Report"], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    """Run each assignment as one Ray Tune trial in a reused actor, until all have ended or `should_stop` says so.
+
+    Must run inside `cluster`. The data set goes once into the object store, which all actors of a node share.
+    `on_report` is called in this process, in the order in which a trial reports.
+    """
+    from ray import tune
+
+    class Door(tune.Callback, tune.Stopper):  # type: ignore[misc]
+        """Hands reports out of Tune, and the wish to stop into it."""
+
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+            on_report(result["report"])
+
+        def __call__(self, trial_id: str, result: Any) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return should_stop()
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            # Tune pickles its configuration to restore from; we resume from our own rows, so nothing of this is kept.
+            return (object, ())
+
+    door = Door()
+    resources = tune.PlacementGroupFactory([{"CPU": study.resources.cpus, "GPU": study.resources.gpus}])
+    trainable = tune.with_parameters(_run_assignment, study=study, dataset=dataset, root=str(folder.root))
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, resources),
+        param_space={"search": tune.grid_search([assignment.id for assignment in assignments])},
+        tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=_trial_folder),
+        run_config=tune.RunConfig(
+            name=f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}",
+            storage_path=str(folder.ray),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            callbacks=[door],
+            stop=door,
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _trial_folder(trial: Any) -> str:
+    return f"{trial.config['search']}-{trial.trial_id}"
+
+
+def _run_assignment(config: dict[str, Any], *, study: StudyConfig, dataset: "Dataset", root: str) -> None:
+    """The trainable: runs in an actor that has run other assignments before."""
+    granted = time.monotonic()
+    from ray import tune
+
+    from dastune.orchestration.trial import trial
+
+    [assignment] = [assignment for assignment in grid(study) if assignment.id == config["search"]]
+    for report in trial(study, assignment, dataset, StudyFolder(root), granted=granted):
+        tune.report({"report": report})

@@ -1,0 +1,235 @@
+"""Policies as transforms, against a reference that takes one image at a time."""
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from dastune.augment.policies import SKIP, PolicyTransform, StepTable, draw_choices
+from dastune.ops.table import OPS
+from dastune.policy.policy import (
+    NO_AUGMENTATION,
+    Choice,
+    Edge,
+    Genotype,
+    Policy,
+    Stages,
+    Step,
+    SubPolicies,
+    SubPolicy,
+)
+
+RANDOM = {"cutout", *(op.name for op in OPS.values() if op.noise)} - {"heavy_blur"}
+DETERMINISTIC = [name for name in OPS if name not in RANDOM]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def over_range(name: str, probability: float = 1.0) -> Step:
+    low, high = sorted((OPS[name].low, OPS[name].high))
+    return Step(op=name, low=low, high=high, probability=probability)
+
+
+def weighted(names: list[str], probability: float = 1.0) -> tuple[Choice, ...]:
+    return tuple(Choice(weight=1 + i % 3, step=over_range(name, probability)) for i, name in enumerate(names))
+
+
+STAGES = Stages(stages=(weighted(DETERMINISTIC), weighted(DETERMINISTIC[:6], 0.7)))
+RAND_AUGMENT = Stages(
+    stages=(tuple(Choice(weight=1, step=Step(op=n, low=OPS[n].high, high=OPS[n].high)) for n in DETERMINISTIC),) * 3
+)
+SUB_POLICIES = SubPolicies(
+    sub_policies=(
+        SubPolicy(steps=(over_range("rotate", 0.8), over_range("color", 0.5)), weight=2),
+        SubPolicy(steps=(over_range("solarize"),)),
+        SubPolicy(steps=()),
+        SubPolicy(steps=tuple(over_range(name, 0.9) for name in ("shear_x", "posterize", "translate_y"))),
+    )
+)
+GENOTYPE = Genotype(
+    inputs=2,
+    nodes=(
+        (Edge(source=0, step=over_range("rotate")), Edge(source=1, step=over_range("invert"))),
+        (Edge(source=0, step=over_range("color", 0.5)), Edge(source=2, step=over_range("shear_y"))),
+        (Edge(source=3, step=over_range("sharpness")),),
+    ),
+)
+KINDS: dict[str, Policy] = {
+    "stages": STAGES,
+    "rand_augment": RAND_AUGMENT,
+    "sub_policies": SUB_POLICIES,
+    "genotype": GENOTYPE,
+    "none": NO_AUGMENTATION,
+    "empty_sub_policy": SubPolicies(sub_policies=(SubPolicy(steps=()),)),
+}
+every_kind = pytest.mark.parametrize("policy", KINDS.values(), ids=KINDS)
+
+
+def one_by_one(images: torch.Tensor, steps: list[Step | None], generator: torch.Generator) -> torch.Tensor:
+    """Send each image through its own step, by itself, with the draws that `StepTable.apply` makes."""
+    magnitudes, signs, coins = torch.rand(3, len(images), generator=generator)
+    results = []
+    for image, step, magnitude, sign, coin in zip(images, steps, magnitudes, signs, coins, strict=True):
+        if step is None or coin >= step.probability:
+            results.append(image)
+            continue
+        argument = step.low + magnitude * (step.high - step.low)
+        if OPS[step.op].signed and sign < 0.5:
+            argument = -argument
+        results.append(OPS[step.op].function(image[None], argument[None], torch.Generator())[0])
+    return torch.stack(results)
+
+
+def reference(policy: Policy, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def drawn(weights: list[float]) -> list[int]:
+        indices: list[int] = draw_choices(torch.tensor(weights).double(), len(images), generator).tolist()
+        return indices
+
+    match policy:
+        case Stages():
+            for stage in policy.stages:
+                chosen = drawn([choice.weight for choice in stage])
+                images = one_by_one(images, [stage[i].step for i in chosen], generator)
+            return images
+        case SubPolicies():
+            subs = [policy.sub_policies[i].steps for i in drawn([sub.weight for sub in policy.sub_policies])]
+            for position in range(max(len(sub.steps) for sub in policy.sub_policies)):
+                steps = [sub[position] if position < len(sub) else None for sub in subs]
+                images = one_by_one(images, steps, generator)
+            return images
+        case Genotype():
+            states = [images] * policy.inputs
+            for edges in policy.nodes:
+                edge_images = [one_by_one(states[e.source], [e.step] * len(images), generator) for e in edges]
+                states.append(sum(edge_images, torch.zeros_like(images)) / len(edges))
+            return states[-1]
+
+
+@every_kind
+def test_a_batch_is_as_its_images_one_by_one(policy: Policy, images: torch.Tensor) -> None:
+    many = images.repeat(10, 1, 1, 1)
+    augmented = PolicyTransform(policy, seeded())(many)
+    torch.testing.assert_close(augmented, reference(policy, many, seeded()), atol=2e-6, rtol=0)
+
+
+@every_kind
+def test_the_generator_decides_and_the_input_stays(policy: Policy, images: torch.Tensor) -> None:
+    before = images.clone()
+    first, again = (PolicyTransform(policy, seeded(3))(images) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(images, before)
+    assert not first.requires_grad
+    if first is not images:
+        first.zero_()
+        assert torch.equal(images, before)
+
+
+@every_kind
+def test_empty_batches_and_single_images_are_legal(policy: Policy, images: torch.Tensor) -> None:
+    assert PolicyTransform(policy, seeded())(images[:0]).shape == (0, 3, 16, 20)
+    assert PolicyTransform(policy, seeded())(images[:1]).shape == (1, 3, 16, 20)
+
+
+@pytest.mark.parametrize("name", sorted(RANDOM))
+def test_random_ops_differ_between_images_and_repeat(name: str, images: torch.Tensor) -> None:
+    same = images[:1].expand(6, -1, -1, -1)
+    policy = Stages(stages=((Choice(weight=1, step=over_range(name)),),))
+    first, again = (PolicyTransform(policy, seeded(3))(same) for _ in range(2))
+    assert torch.equal(first, again)
+    assert len({tuple(image.flatten().tolist()) for image in first}) > 1
+
+
+# What is drawn how often. A grey image tells which op it went through.
+
+GREYS = {"identity": 0.25, "invert": 0.75, "half": 0.125}
+HALF = Step(op="brightness", low=0.5, high=0.5)
+
+
+def greys(policy: Policy, count: int = 6000) -> torch.Tensor:
+    augmented: torch.Tensor = PolicyTransform(policy, seeded())(torch.full((count, 3, 2, 2), 0.25))[:, 0, 0, 0]
+    return augmented
+
+
+def counts(values: torch.Tensor, *expected: float) -> list[int]:
+    found = [int(((values - value).abs() < 1e-6).sum()) for value in expected]
+    assert sum(found) == len(values)
+    return found
+
+
+def test_choices_are_drawn_in_proportion_to_their_weights() -> None:
+    weights = torch.tensor([1.0, 0.0, 5.0, 2.5, 0.25]).double()
+    found = torch.bincount(draw_choices(weights, 20_000, seeded()), minlength=5)
+    assert found[1] == 0
+    used = weights > 0
+    assert chisquare(found[used], 20_000 * weights[used] / weights.sum()).pvalue > 0.001
+
+
+def test_ops_of_a_stage_are_drawn_in_proportion_to_their_weights_and_signs_evenly() -> None:
+    choices = (("identity", 1.0), ("invert", 3.0), ("brightness", 4.0))
+    steps = {"brightness": HALF}
+    stage = tuple(Choice(weight=w, step=steps.get(name, Step(op=name))) for name, w in choices)
+    found = counts(greys(Stages(stages=(stage,))), 0.25, 0.75, 0.125, 0.375)
+    assert chisquare(found, [750, 2250, 1500, 1500]).pvalue > 0.001
+
+
+def test_sub_policies_are_drawn_in_proportion_to_their_weights() -> None:
+    steps = ((Step(op="invert"),), (Step(op="identity"),), (Step(op="invert"), Step(op="solarize", low=0.9, high=0.9)))
+    subs = tuple(SubPolicy(steps=s, weight=w) for s, w in zip(steps, (3, 1, 0), strict=True))
+    found = counts(greys(SubPolicies(sub_policies=subs)), 0.75, 0.25)
+    assert chisquare(found, [4500, 1500]).pvalue > 0.001
+
+
+def test_steps_of_a_sub_policy_come_in_order_each_with_its_own_coin() -> None:
+    # 0.25 becomes 0.75 or not; the second turns 0.75 back and leaves 0.25: in the other order 0.12 would become 0.30.
+    there = Step(op="invert", probability=0.3)
+    back = Step(op="solarize", low=0.5, high=0.5, probability=0.6)
+    found = counts(greys(SubPolicies(sub_policies=(SubPolicy(steps=(there, back)),))), 0.75, 0.25)
+    assert chisquare(found, [6000 * 0.3 * 0.4, 6000 * (1 - 0.3 * 0.4)]).pvalue > 0.001
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_a_step_is_applied_with_its_probability(probability: float) -> None:
+    step = Step(op="invert", probability=probability)
+    found = counts(greys(Stages(stages=((Choice(weight=1, step=step),),))), 0.75, 0.25)
+    assert abs(found[0] - 6000 * probability) <= 4 * (6000 * probability * (1 - probability)) ** 0.5
+
+
+def test_magnitudes_are_uniform_over_the_range_and_fixed_where_it_is_a_point() -> None:
+    ranged = greys(Stages(stages=((Choice(weight=1, step=Step(op="brightness", low=0.2, high=0.6)),),)))
+    changes = (ranged / 0.25 - 1).abs()
+    assert changes.min() >= 0.2 - 1e-6
+    assert changes.max() <= 0.6 + 1e-6
+    assert chisquare(torch.histc(changes, 8, 0.2, 0.6)).pvalue > 0.001
+    fixed = greys(Stages(stages=((Choice(weight=1, step=HALF),),)))
+    assert chisquare(counts(fixed, 0.125, 0.375)).pvalue > 0.001
+
+
+def test_skip_leaves_an_image_as_it_is(images: torch.Tensor) -> None:
+    table = StepTable([over_range("invert"), over_range("rotate")])
+    which = torch.tensor([SKIP, 0, 1] * 4)
+    augmented = table.apply(images, which, seeded())
+    assert torch.equal(augmented[::3], images[::3])
+    assert torch.equal(augmented[1::3], 1 - images[1::3])
+    assert not torch.equal(augmented[2::3], images[2::3])
+    assert torch.equal(table.apply(images, torch.full((12,), SKIP), seeded()), images)
+
+
+def test_one_op_with_two_ranges_is_two_steps(images: torch.Tensor) -> None:
+    table = StepTable([Step(op="solarize", low=0.2, high=0.2), Step(op="solarize", low=0.7, high=0.7)])
+    augmented = table.apply(images, torch.tensor([0, 1] * 6), seeded())
+    for threshold, part in ((0.2, slice(0, None, 2)), (0.7, slice(1, None, 2))):
+        expected = torch.where(images[part] >= threshold, 1 - images[part], images[part])
+        assert torch.equal(augmented[part], expected)
+
+
+@every_kind
+def test_nothing_waits_for_the_device(policy: Policy, pretend_cuda: torch.device) -> None:
+    augmented = PolicyTransform(policy, seeded())(torch.empty(40, 3, 8, 9, device=pretend_cuda))
+    assert augmented.shape == (40, 3, 8, 9)
+    assert augmented.device.type == "cuda"
+
+
+def test_noise_ops_do_not_wait_for_the_device_either(pretend_cuda: torch.device) -> None:
+    policy = Stages(stages=(weighted(sorted(RANDOM)),))
+    assert PolicyTransform(policy, seeded())(torch.empty(60, 3, 8, 8, device=pretend_cuda)).device.type == "cuda"

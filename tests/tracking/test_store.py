@@ -1,0 +1,184 @@
+"""What arrives in a real sqlite store, once and in order, and what it refuses."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dastune.errors import UserError
+from dastune.tracking import store_uri
+
+if TYPE_CHECKING:
+    from tests.tracking.conftest import Study
+
+# MLflow's tables use a loader strategy that SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning")
+
+
+def test_what_is_logged_arrives(tmp_path: Path, study: "Study") -> None:
+    tracker = study.open()
+    study.log_search(tracker)
+    report = study.folder.report / "index.html"
+    report.parent.mkdir()
+    report.write_text("<html>")
+    tracker.artifact(None, study.folder.report)
+    tracker.end(None)
+    study.send_all(tracker)
+
+    found = study.runs()
+    parent, search, final = found["execution-0"], found["das-n4-s0"], found["das-n4-s0/t0"]
+    assert len(found) == 3
+    assert "mlflow.parentRunId" not in parent.data.tags
+    assert search.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert final.data.tags["mlflow.parentRunId"] == search.info.run_id
+    assert [run.data.tags["dastune.stage"] for run in (parent, search, final)] == ["execution", "search", "final"]
+    assert len({run.data.tags["dastune.study_id"] for run in found.values()}) == 1
+    assert parent.data.tags["dastune.version"] == "0.1.0"
+    assert search.data.tags["dastune.cost"] == "search"
+    assert parent.data.params == {"data": "digits", "budget": "10 cpu-seconds"}
+    assert search.data.params == {"method": "das", "noise_level": "4"}
+    assert search.info.run_name == "das-n4-s0"
+    assert parent.info.status == "FINISHED"
+    study.check_search()
+    for run in found.values():
+        assert run.inputs is not None
+        (entry,) = run.inputs.dataset_inputs
+        assert (entry.dataset.name, entry.dataset.digest) == (study.dataset.name, study.dataset.digest)
+        assert json.loads(entry.dataset.profile or "") == {"images": 1797, "classes": 10}
+    assert list(study.folder.mlflow_artifacts.rglob("das-n4-s0.json"))
+    for run, path, text in [
+        (search, "policy/das-n4-s0.json", '{"kind": "stages"}'),
+        (parent, "report/index.html", "<html>"),
+    ]:
+        assert Path(study.client().download_artifacts(run.info.run_id, path, str(tmp_path))).read_text() == text
+
+
+def test_interleaved_runs_keep_their_order(study: "Study") -> None:
+    """The sender puts the waiting points of one run into one request; each run still sees its own events in order."""
+    tracker = study.open()
+    for step in range(450):  # more than the sender takes at once
+        key = "ab"[step % 2]
+        if step in (0, 1, 300):
+            tracker.search(key, key, {}, {})
+        tracker.metrics(key, step, {"loss": float(-step)}, 5000 - step)
+        if step in (100, 449):
+            tracker.end(key)
+    study.send_all(tracker)
+    found = study.runs()
+    for first, key in enumerate("ab"):
+        expected = [(step, 5000 - step, float(-step)) for step in range(first, 450, 2)]
+        assert sorted(study.points(found[key], "loss")) == expected
+    assert [found[key].info.status for key in "ab"] == ["RUNNING", "FINISHED"]
+
+
+def test_values_beyond_mlflows_limits(study: "Study") -> None:
+    tracker = study.open()
+    tracker.search("a", "a", {f"p{i}": "x" * 7000 for i in range(120)}, {"long": "y" * 9000})
+    tracker.metrics("a", 1, {f"m{i}": float(i) for i in range(1100)} | {"nan": math.nan, "minus": -math.inf}, 1)
+    study.send_all(tracker)
+    run = study.runs()["a"]
+    assert len(run.data.params) == 120
+    assert len(run.data.params["p119"]) == 6000
+    assert len(run.data.tags["long"]) == 8000
+    assert len(run.data.metrics) == 1102
+    assert math.isnan(run.data.metrics["nan"])
+
+
+@pytest.mark.parametrize("back_to_line", [0, 1, 4, 9])
+def test_sending_again_makes_nothing_twice(study: "Study", back_to_line: int) -> None:
+    tracker = study.open()
+    study.log_search(tracker)
+    tracker.end(None)
+    study.send_all(tracker)
+    # The second execution's own run is made here, so that only the repetition is left to differ.
+    study.send_all()
+    before = study.rows()
+
+    study.rewind(back_to_line)
+    study.send_all()
+    after = study.rows()
+    assert after["runs"] == before["runs"] + 1  # the third execution's
+    assert {t: after[t] for t in ("metrics", "datasets", "experiments")} == {
+        t: before[t] for t in ("metrics", "datasets", "experiments")
+    }
+    assert after["inputs"] == before["inputs"] + 1
+    study.check_search()
+    assert study.runs()["execution-0"].info.status == "FINISHED"
+
+
+def test_a_store_that_was_deleted_gets_everything_again(study: "Study", migrated_store: Path) -> None:
+    tracker = study.open()
+    study.log_search(tracker)
+    tracker.end(None)
+    study.send_all(tracker)
+    shutil.copy(migrated_store, study.folder.mlflow_store)
+    study.send_all()
+    study.check_search()
+    assert {key: run.info.status for key, run in study.runs().items() if "execution" in key} == {
+        "execution-0": "FINISHED",
+        "execution-1": "RUNNING",
+    }
+
+
+def test_a_store_back_from_a_backup_gets_what_it_lacks(tmp_path: Path, study: "Study") -> None:
+    study.send_all()
+    shutil.copy(study.folder.mlflow_store, tmp_path / "backup.db")
+    tracker = study.open()
+    study.log_search(tracker)
+    study.send_all(tracker)
+    shutil.copy(tmp_path / "backup.db", study.folder.mlflow_store)
+    study.send_all()
+    study.check_search()
+    assert len(study.runs()) == 5
+
+
+def test_a_second_execution_continues_the_searchs_run(study: "Study") -> None:
+    first = study.open()
+    first.search("a", "a", {"method": "das"}, {})
+    first.metrics("a", 1, {"val_accuracy": 0.5}, 1)
+    study.send_all(first)  # as after Ctrl-C: nobody has ended the runs
+    second = study.open()
+    second.search("a", "a", {"method": "changed", "added": 1}, {"dastune.resumed": "1"})
+    second.metrics("a", 2, {"val_accuracy": 0.6}, 2)
+    second.end("a")
+    second.end(None)
+    study.send_all(second)
+
+    found = study.runs()
+    assert set(found) == {"execution-0", "execution-1", "a"}
+    assert found["a"].data.tags["mlflow.parentRunId"] == found["execution-0"].info.run_id
+    assert found["a"].data.tags["dastune.resumed"] == "1"
+    assert found["a"].data.params == {"method": "das", "added": "1"}
+    assert study.points(found["a"], "val_accuracy") == [(1, 1, 0.5), (2, 2, 0.6)]
+    assert [found[key].info.status for key in ("execution-0", "execution-1", "a")] == ["KILLED", "FINISHED", "FINISHED"]
+
+
+def test_two_studies_of_one_name_in_one_store_stay_apart(tmp_path: Path, study: "Study") -> None:
+    for one in (study, type(study)(tmp_path / "twin")):
+        tracker = one.open(store_uri(study.folder, None))
+        tracker.search("a", "a", {}, {})
+        one.send_all(tracker)
+    assert study.rows()["runs"] == 4
+
+
+def test_an_event_that_the_store_refuses_holds_up_nothing(study: "Study") -> None:
+    warnings: list[str] = []
+    tracker = study.open(warn=warnings.append)
+    for step in range(3):
+        tracker.metrics("never-begun", step, {"loss": 1.0}, 1)
+    tracker.artifact(None, study.folder.root / "gone.png")
+    with study.folder.tracking.open("a") as journal:
+        journal.write('{"event": "metr\n')  # torn by a crash
+    study.log_search(tracker)
+    study.send_all(tracker)
+    study.check_search()
+    assert ["never-begun" in w or "gone.png" in w for w in warnings] == [True, True]
+
+
+def test_a_deleted_experiment_is_said(study: "Study") -> None:
+    study.client().delete_experiment(study.client().create_experiment("digits_noise"))
+    with pytest.raises(UserError, match="'digits_noise' is deleted"):
+        study.open()

@@ -1,0 +1,191 @@
+"""Batches, Training and Evaluation: what they visit, that they resume unnoticed, and accuracy computed directly."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from dastune.ops.table import OPS
+from dastune.policy.policy import NO_AUGMENTATION, Choice, Policy, Stages, Step, SubPolicies, SubPolicy
+from dastune.training import loop
+from dastune.training.loop import Batches, Evaluation, Task, Training
+
+MakeTask = Callable[..., Task]
+Through = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def every_op() -> Policy:
+    steps = [Step(op=op.name, low=min(op.low, op.high), high=max(op.low, op.high)) for op in OPS.values()]
+    return Stages(stages=(tuple(Choice(weight=1, step=step) for step in steps),) * 2)
+
+
+POLICIES = {
+    "every op": every_op(),
+    "sub-policies": SubPolicies(sub_policies=(SubPolicy(steps=(Step(op="rotate", high=30, probability=0.5),)),)),
+}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "small_cnn": {"channels": 4},
+    "wide_resnet": {"depth": 10, "width": 1, "dropout": 0.3},
+}
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two states are equal bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)
+
+
+# Batches.
+
+
+@pytest.mark.parametrize(("images", "batch_size", "per_epoch"), [(12, 4, 3), (13, 4, 3), (3, 8, 1), (1, 1, 1)])
+def test_an_epoch_visits_every_image_once_but_for_a_smaller_rest(images: int, batch_size: int, per_epoch: int) -> None:
+    batches = Batches(images, batch_size, seed=0)
+    assert batches.per_epoch == per_epoch
+    epochs = []
+    for _ in range(5):
+        drawn = torch.cat([batches.draw() for _ in range(per_epoch)]).tolist()
+        assert len(drawn) == len(set(drawn)) == min(images, per_epoch * batches.batch_size)
+        assert set(drawn) <= set(range(images))
+        epochs.append(tuple(drawn))
+    assert len(set(epochs)) > 1 or images == 1
+
+
+def test_the_seed_decides_the_order() -> None:
+    first, again, other = (torch.cat([Batches(50, 50, seed).draw()]) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("drawn", range(8))
+def test_batches_resume_anywhere(drawn: int, through_a_file: Through) -> None:
+    first, second = Batches(10, 3, seed=0), Batches(10, 3, seed=1)
+    for _ in range(drawn):
+        first.draw()
+    state = through_a_file(first.state_dict())
+    second.load_state_dict(state)
+    for _ in range(7):
+        assert torch.equal(first.draw(), second.draw())
+
+
+# Training.
+
+
+def after(training: Training, steps: int) -> list[float]:
+    return [float(training.step()) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_resuming_is_not_noticed(network: str, policy: Policy, make_task: MakeTask, through_a_file: Through) -> None:
+    task = make_task(network=network, options=NETWORKS[network])
+    unbroken, first, second = (Training(task, policy, 3, seed) for seed in (0, 0, 1))
+    losses = after(unbroken, 6)
+    start = after(first, 3)
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert start + after(second, 3) == losses
+    assert same(second.state_dict(), unbroken.state_dict())
+
+
+def test_a_state_does_not_change_afterwards(make_task: MakeTask) -> None:
+    first, second, third = (Training(make_task(), every_op(), 3, seed) for seed in (0, 1, 2))
+    after(first, 3)
+    state = first.state_dict()
+    expected = after(first, 3)
+    for other in (second, third):  # neither what gave the state nor what took it may change it
+        other.load_state_dict(state)
+        assert after(other, 3) == expected
+
+
+def test_a_step_is_the_recipe_s_update_of_the_mean_cross_entropy(make_task: MakeTask) -> None:
+    task = make_task(standard=loop.StandardAugmentation())
+    training = Training(task, NO_AUGMENTATION, 2, seed=0)
+    network = task.new_network(0)
+    optimiser = task.recipe.optimiser(network)
+    batches = Batches(60, 20, seed=0)
+    for step in range(6):
+        for group in optimiser.param_groups:
+            group["lr"] = task.recipe.learning_rate_at(step / 6)
+        images, labels = task.train.batch(batches.draw())
+        loss = F.cross_entropy(network(task.normalise(images)), labels)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        assert float(training.step()) == float(loss.detach())
+    assert training.done
+    assert same(training.network.state_dict(), network.state_dict())
+
+
+def test_training_ends_after_its_epochs_and_learns(make_task: MakeTask) -> None:
+    training = Training(make_task(standard=loop.StandardAugmentation()), NO_AUGMENTATION, 30, seed=0)
+    losses = []
+    while not training.done:
+        losses.append(float(training.step()))
+    assert len(losses) == training.steps == training.total_steps == 90
+    assert sum(losses[-3:]) < 0.2 * sum(losses[:3])
+
+
+def test_networks_leave_torch_s_own_generator_alone(make_task: MakeTask) -> None:
+    before = torch.get_rng_state()
+    task = make_task(network="wide_resnet", options=NETWORKS["wide_resnet"])
+    after(Training(task, every_op(), 1, seed=0), 2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# Evaluation.
+
+
+def test_accuracy_and_loss_are_those_computed_directly(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, through_a_file: Through
+) -> None:
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 50)  # 130 images: two batches and a smaller one
+    task = make_task()
+    training = Training(task, NO_AUGMENTATION, 20, seed=0)
+    after(training, 60)
+    network = training.network
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    evaluation, resumed = Evaluation(task, network), Evaluation(task, network)
+    for steps in range(3):
+        assert not evaluation.done
+        evaluation.step()
+        if steps == 0:
+            resumed.load_state_dict(through_a_file(evaluation.state_dict()))
+    assert evaluation.done
+    assert network.training
+    assert same(before, network.state_dict())
+
+    images, labels = task.held_out.batch(torch.arange(130))
+    network.eval()
+    with torch.no_grad():
+        logits = network(task.normalise(images))
+    hits = sum(int(row.argmax()) == int(label) for row, label in zip(logits, labels, strict=True))
+    assert evaluation.accuracy == hits / 130
+    assert 0.2 < evaluation.accuracy < 1
+    assert evaluation.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
+
+    network.train()
+    resumed.step()
+    resumed.step()
+    assert (resumed.accuracy, resumed.loss) == (evaluation.accuracy, evaluation.loss)
+
+
+def test_a_state_of_an_evaluation_does_not_change_afterwards(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 50)
+    task = make_task()
+    first, second = (Evaluation(task, task.new_network(0)) for _ in range(2))
+    first.step()
+    state = first.state_dict()
+    copy = {key: torch.as_tensor(value).clone() for key, value in state.items()}
+    second.load_state_dict(state)
+    for evaluation in (first, second):
+        evaluation.step()
+        assert all(torch.equal(torch.as_tensor(state[key]), copy[key]) for key in copy)
