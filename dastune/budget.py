@@ -8,6 +8,7 @@ The ledger is append-only. Each event carries cumulative accounts of one attempt
 it is idempotent: of each attempt the highest sequence number counts, however often a line was written.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -59,6 +60,7 @@ class LedgerEvent:
         steps: optimiser steps of the search so far, over all attempts.
         durable: the work up to here would survive the process (a checkpoint was written, or the meter was closed).
         closed: the process let go of its devices by itself.
+        unix_time: when, by the clock of the process' host; for people, never to be subtracted across hosts.
     """
 
     search: str
@@ -69,6 +71,7 @@ class LedgerEvent:
     steps: int
     durable: bool
     closed: bool = False
+    unix_time: float = 0.0
 
     @property
     def held(self) -> float:
@@ -123,7 +126,9 @@ class AttemptMeter:
         """Return the ledger event of this moment."""
         self._sequence += 1
         accounts = dict(self.accounts)
-        return LedgerEvent(self.search, self.attempt, self._sequence, self.meter, accounts, steps, durable, closed)
+        return LedgerEvent(
+            self.search, self.attempt, self._sequence, self.meter, accounts, steps, durable, closed, time.time()
+        )
 
 
 def _charged(attempt: int, accounts: Mapping[str, float]) -> float:

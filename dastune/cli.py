@@ -127,7 +127,7 @@ def _finish(result: "StudyResult") -> None:
     from dastune.report.stats import cells
     from dastune.report.tables import console as table
 
-    rows = cells(result.folder.search_rows(), result.folder.final_rows())
+    rows = cells(list(result.search_rows), list(result.final_rows))
     if rows:
         Console().print(table(rows))
     root = result.folder.root

@@ -11,6 +11,8 @@ from dastune.data.table import DATASETS, DatasetEntry
 class _Data(Strict):
     _entry: ClassVar[DatasetEntry]
 
+    name: str
+    """Name of the data set."""
     train_images: Count | None = None
     """Images the final training sees; null: the whole training set."""
     search_images: Count | None = None

@@ -59,8 +59,13 @@ def foreign_keys(raw: Any, above: Keys = ()) -> list[Keys]:
 
 def _follows(keys: Keys, foreign: list[Keys]) -> bool:
     """Return whether a fault at `keys` may come of a key that is no text."""
-    texts = tuple(map(str, keys))
-    return any(texts == key[:-1] or texts[: len(key)] == key for key in (tuple(map(str, key)) for key in foreign))
+    texts = _texts(keys)
+    return any(texts == key[:-1] or texts[: len(key)] == key for key in map(_texts, foreign))
+
+
+def _texts(keys: Keys) -> tuple[str, ...]:
+    """Return keys as texts; pydantic takes True for 1."""
+    return tuple(str(int(key)) if isinstance(key, bool) else str(key) for key in keys)
 
 
 def _colon(keys: Keys) -> str:
@@ -102,9 +107,13 @@ def _describe(details: ErrorDetails, root: type[BaseModel], raw: Mapping[str, An
     message = _KINDS.get(kind) or details["msg"].replace("Input should", "must")
     for bound, words in _BOUNDS.items():
         if bound in details.get("ctx", {}):
-            message = f"must be {words} {details['ctx'][bound]:,}"
+            message = f"must be {words} {_number(details['ctx'][bound])}"
     quote = "; write it in quotes" if kind == "string_type" and isinstance(value, int | float | date) else ""
     return place.keys, f"{message}, got {shown(value)}{quote}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _of_validator(keys: Keys, error: Exception, value: Any) -> tuple[Keys, str]:

@@ -143,7 +143,7 @@ class Training(Strict):
 
 
 class Final(Strict):
-    """How found policies are trained from scratch; unset fields are those of `training`."""
+    """How found policies are trained from scratch; what has no default of its own is as in `training`."""
 
     batch_size: Count
     """Images per step."""

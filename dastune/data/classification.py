@@ -56,7 +56,8 @@ class Dataset:
             block = self.train_pixels[start : start + _BLOCK]
             for channel in range(3):
                 counts_CV[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
-        return counts_CV / counts_CV[0].sum()
+        shares_CV: npt.NDArray[np.float64] = counts_CV / counts_CV[0].sum()
+        return shares_CV
 
     @cached_property
     def fingerprint(self) -> str:

@@ -65,7 +65,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Print one line beside the table."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _say(self, report: Report) -> None:
         at = f"[{duration(time.monotonic() - self._begun)}]"

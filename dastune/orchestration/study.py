@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TypeGuard
 
 import pandas as pd
 import yaml
@@ -19,13 +21,13 @@ from dastune.config import StudyConfig, load_study
 from dastune.data.classification import Dataset
 from dastune.data.table import DATASETS
 from dastune.errors import UserError
-from dastune.folder import StudyFolder, write_atomic
+from dastune.folder import FinalRow, SearchRow, StudyFolder, write_atomic
 from dastune.orchestration.environment import environment
 from dastune.orchestration.grid import grid, unfinished
 from dastune.orchestration.progress import Progress
 from dastune.orchestration.records import Records
 from dastune.orchestration.trial import Report
-from dastune.orchestration.tuner import Devices, check_devices, cluster, run_trials
+from dastune.orchestration.tuner import Devices, check_devices, cluster, run_on_cluster, run_trials
 from dastune.report.page import write_report
 from dastune.tracking import DatasetInfo, Tracker
 
@@ -43,8 +45,7 @@ class StudyResult:
         interrupted: whether a person stopped it.
         undelivered: tracking events that MLflow has not taken yet; `dastune resume` sends them again.
         page: the report page.
-        seconds: wall time of the trials, from the first to the last.
-        slots: searches that could run at the same time.
+        search_rows, final_rows: the rows of the folder.
     """
 
     folder: StudyFolder
@@ -52,16 +53,16 @@ class StudyResult:
     interrupted: bool
     undelivered: int
     page: Path
-    seconds: float
-    slots: int
+    search_rows: tuple[SearchRow, ...]
+    final_rows: tuple[FinalRow, ...]
 
     def searches(self) -> pd.DataFrame:
-        """Return searches.jsonl as a table."""
-        return pd.DataFrame([asdict(row) for row in self.folder.search_rows()])
+        """Return the finished searches as a table with the fields of SearchRow."""
+        return pd.DataFrame([asdict(row) for row in self.search_rows])
 
     def finals(self) -> pd.DataFrame:
-        """Return finals.jsonl as a table."""
-        return pd.DataFrame([asdict(row) for row in self.folder.final_rows()])
+        """Return the finished final trainings as a table with the fields of FinalRow."""
+        return pd.DataFrame([asdict(row) for row in self.final_rows])
 
 
 def run(
@@ -70,12 +71,15 @@ def run(
     """Run a study from the beginning, in the new folder `output`/NAME.
 
     Args:
-        address: of a running Ray cluster ("auto", host:port); None: this machine.
+        address: of a running Ray cluster: "auto", host:port, or ray://host:port from outside it (the study is then
+            driven on the cluster, and `output` is a path there); None: this machine.
         console: where progress goes; None: standard error.
 
     Raises:
         UserError: the folder exists, the data set is missing, the devices do not suffice ...; nothing is left behind.
     """
+    if _from_outside(address):
+        return run_on_cluster(address, partial(run, study, output=output, address="auto"))
     folder = StudyFolder(Path(output) / study.name)
     if folder.root.exists():
         raise UserError(
@@ -101,6 +105,8 @@ def resume(root: str | Path, *, address: str | None = None, console: Console | N
     Raises:
         UserError: no study is there, or the data set is not the one the study began with.
     """
+    if _from_outside(address):
+        return run_on_cluster(address, partial(resume, root, address="auto"))
     folder = StudyFolder.existing(root)
     study = load_study(folder.study)
     dataset = _load(study)
@@ -117,13 +123,16 @@ def resume(root: str | Path, *, address: str | None = None, console: Console | N
         return _execute(study, folder, dataset, devices, tracker, console or Console(stderr=True))
 
 
+def _from_outside(address: str | None) -> TypeGuard[str]:
+    return address is not None and address.startswith("ray://")
+
+
 def _execute(
     study: StudyConfig, folder: StudyFolder, dataset: Dataset, devices: Devices, tracker: Tracker, console: Console
 ) -> StudyResult:
     todo = unfinished(study, folder)
     slots = devices.slots(study.resources)
     records = Records(study, folder, tracker)
-    begun = time.monotonic()
     with _interruption(folder) as interrupted_at, Progress(study, todo, slots, console) as progress:
         if todo:
             done = len(grid(study)) - len(todo)
@@ -143,12 +152,12 @@ def _execute(
 
             run_trials(study, todo, dataset, folder, hear, should_stop)
         interrupted = interrupted_at() is not None
-    seconds = time.monotonic() - begun
     folder.stop.unlink(missing_ok=True)
     page = write_report(folder)
     missing = tuple(assignment.id for assignment in unfinished(study, folder))
     undelivered = records.close(page, "KILLED" if interrupted else "FAILED" if missing else "FINISHED", FLUSH_SECONDS)
-    return StudyResult(folder, missing, interrupted, undelivered, page, seconds, slots)
+    rows, finals = tuple(folder.search_rows()), tuple(folder.final_rows())
+    return StudyResult(folder, missing, interrupted, undelivered, page, rows, finals)
 
 
 @contextmanager

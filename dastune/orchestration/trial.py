@@ -149,25 +149,29 @@ class _Trial:
             self._meter.book("startup")
         self._checkpoint_due = self._clock() + CHECKPOINT_SECONDS
         yield self._report("search")
-        status: Status | None = None
+        status = self._over(budget)
         while status is None:
-            status = self._over(budget)
+            progress = search.step(budget.spent(self._charged, self._steps))
+            self._steps += progress.steps
+            self._meter.book(progress.account)
+            if progress.metrics:
+                self._point(self._assignment.id, int(self._charged), progress.metrics)
+            status = "done" if progress.done else self._over(budget)
             if status is None:
-                progress = search.step(budget.spent(self._charged, self._steps))
-                self._steps += progress.steps
-                self._meter.book(progress.account)
-                if progress.metrics:
-                    self._point(self._assignment.id, int(self._charged), progress.metrics)
-                status = "done" if progress.done else None
-            stop = self._clock() >= self._report_due and self._folder.stop.exists()
-            if stop or self._clock() >= self._checkpoint_due:
-                self._checkpoint("search", search.state_dict())
-            if stop:
-                raise _StopRequested
-            if self._clock() >= self._report_due:
-                self._point(self._assignment.id, int(self._charged), search.summary())
-                yield self._report("search")
+                yield from self._between_steps(search)
         yield self._end_search(search, status)
+
+    def _between_steps(self, search: Search) -> Iterator[Report]:
+        """Checkpoint, report or stop, where it is time to."""
+        report_due = self._clock() >= self._report_due
+        stop = report_due and self._folder.stop.exists()
+        if stop or self._clock() >= self._checkpoint_due:
+            self._checkpoint("search", search.state_dict())
+        if stop:
+            raise _StopRequested
+        if report_due:
+            self._point(self._assignment.id, int(self._charged), search.summary())
+            yield self._report("search")
 
     def _over(self, budget: Budget) -> Status | None:
         """Return why the search must end now, or None."""

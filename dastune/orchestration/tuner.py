@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dastune.config import StudyConfig
 from dastune.config.study import Resources
@@ -18,6 +19,8 @@ from dastune.orchestration.grid import Assignment, grid
 if TYPE_CHECKING:
     from dastune.data.classification import Dataset
     from dastune.orchestration.trial import Report
+
+Result = TypeVar("Result")
 
 RETRIES = 3  # of a trial whose process or node died; faults of a method are reported, not retried
 
@@ -53,19 +56,17 @@ def cluster(address: str | None, *, object_store_bytes: int | None = None) -> It
     """Start Ray on this machine, or join the cluster at `address`, for the length of the context.
 
     Args:
-        address: None for a new local cluster on loopback; "auto" or host:port for one that is running.
+        address: None for a new local cluster on loopback; "auto" or host:port for one that is running. Inside a
+            process of a cluster (`run_on_cluster`) it is that cluster, whatever is given.
         object_store_bytes: shared memory of a local cluster; None: Ray's own choice.
 
     Raises:
         UserError: no cluster answers at `address`.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    import ray
-
+    ray = _ray(address)
+    if ray.is_initialized():
+        yield _devices(ray)
+        return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None:
         options |= {"include_dashboard": False, "object_store_memory": object_store_bytes}
@@ -77,10 +78,60 @@ def cluster(address: str | None, *, object_store_bytes: int | None = None) -> It
             "--address out to run on this machine"
         ) from error
     try:
-        total = ray.cluster_resources()
-        yield Devices(total.get("CPU", 0.0), total.get("GPU", 0.0), sum(node["Alive"] for node in ray.nodes()))
+        yield _devices(ray)
     finally:
         ray.shutdown()
+
+
+def run_on_cluster(address: str, function: Callable[[], Result]) -> Result:
+    """Call `function` in a process of the cluster behind a Ray client address, `ray://host:port`.
+
+    What it prints is printed here; Ctrl-C here is Ctrl-C there.
+
+    Raises:
+        UserError: Ray's client is not installed, nothing answers at `address`, or `function` raised it.
+    """
+    if find_spec("grpc") is None:
+        raise UserError(
+            f"--address {address}: needs Ray's client: pip install 'dastune[client]'; or run on a node of the cluster "
+            "with --address auto"
+        )
+    ray = _ray(address)
+    try:
+        ray.init(address, log_to_driver=True, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"--address {address}: no Ray client server answers there ({error})") from error
+    try:
+        call = ray.remote(num_cpus=0, max_retries=0)(lambda: function()).remote()
+        try:
+            return cast(Result, ray.get(call))
+        except KeyboardInterrupt:
+            ray.cancel(call)
+            return cast(Result, ray.get(call))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
+    finally:
+        ray.shutdown()
+
+
+def _ray(address: str | None) -> Any:
+    """Import Ray with our environment set."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if address is None:
+        # A cluster of one machine, on loopback, needs no token.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    import ray
+
+    return ray
+
+
+def _devices(ray: Any) -> Devices:
+    total = ray.cluster_resources()
+    return Devices(total.get("CPU", 0.0), total.get("GPU", 0.0), sum(node["Alive"] for node in ray.nodes()))
 
 
 def check_devices(devices: Devices, study: StudyConfig) -> None:
@@ -114,7 +165,7 @@ def run_trials(
     """
     from ray import tune
 
-    class Door(tune.Callback, tune.Stopper):  # type: ignore[misc]
+    class Door(tune.Callback, tune.Stopper):
         """Hands reports out of Tune, and the wish to stop into it."""
 
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:

@@ -184,9 +184,7 @@ def load_policy(path: str | Path) -> Policy:
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise UserError(f"{path}: policy format {version} is newer than this dastune reads ({FORMAT_VERSION}); upgrade")
     if isinstance(semantics, str) and semantics != SEMANTICS:
-        raise UserError(
-            f"{path}: its ops mean {semantics!r}, which this dastune does not know ({SEMANTICS!r}); upgrade"
-        )
+        raise UserError(f"{path}: its semantics {semantics!r} are unknown to this dastune ({SEMANTICS!r}); upgrade")
     try:
         return PolicyFile.model_validate(data).policy
     except ValidationError as error:

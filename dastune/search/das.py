@@ -222,7 +222,8 @@ def alignment(
     ridge = RIDGE * view.covariance_FF.diagonal().mean() + 1e-12
     damped_FF = view.covariance_FF + ridge * torch.eye(len(view.mean_F), dtype=ridge.dtype, device=ridge.device)
     direction_KF = torch.linalg.solve_ex(damped_FF, view.gradient_KF, left=False).result
-    return (error_BK * ((features_BF - view.mean_F) @ direction_KF.T)).sum(1)
+    rewards_B: torch.Tensor = (error_BK * ((features_BF - view.mean_F) @ direction_KF.T)).sum(1)
+    return rewards_B
 
 
 def last_layer_gradient(

@@ -1,7 +1,7 @@
 """The controller's probabilities against a plain loop and by enumeration, PPO's gradient against the rule by hand."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -9,14 +9,6 @@ import torch
 from torch import Tensor
 
 from dastune.search.controller import PPO, Controller
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -183,12 +183,13 @@ def test_tau_moves_along_the_policy_gradient(make_task: MakeTask, space_of: Spac
     search = searching(make_task(), space_of("identity", "invert", "rotate"), stages=2)
     with torch.no_grad():
         search.tau_SK.copy_(torch.tensor([[0.5, 0.0, -0.5], [0.0, 1.0, 0.0]]))
-    rewards_B = torch.tensor([1.0, 5.0, 2.0, 0.0])
+    rewards_B = torch.tensor([1.0, 5.0, 2.5, 0.0])
     drawn_SB = torch.tensor([[0, 1, 2, 0], [2, 1, 1, 0]])
     p_SK = torch.softmax(search.tau_SK.detach(), 1)
     before = search.tau_SK.detach().clone()
     search._update_tau(rewards_B, drawn_SB, spent=0.0)
-    scores_B = (rewards_B - 2) / (rewards_B - 2).square().mean().sqrt()
+    centred_B = rewards_B - rewards_B.mean()
+    scores_B = centred_B / centred_B.square().mean().sqrt()
     expected = torch.zeros(2, 3)
     for s in range(2):
         for b in range(4):

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -17,14 +17,6 @@ from dastune.search.controls import Control, no_policy, trivial_policy
 from dastune.search.rand_augment import RandAugmentProposer, spread_order
 from dastune.search.random_policies import RandomProposer
 from dastune.search.search import Proposer, Search, SearchProgress
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def space_of(*names: str) -> SearchSpace:

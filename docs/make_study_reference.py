@@ -1,0 +1,258 @@
+"""Write docs/study.md, the reference of every field of a study, from the models in dastune.config.
+
+python docs/make_study_reference.py
+"""
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from dastune.config import study as models
+from dastune.config.defaults import DATA_DEFAULTS, with_defaults
+from dastune.config.study import StudyConfig
+from dastune.ops.table import NOISE_LISTS, OPS, SPACES
+
+TARGET = Path(__file__).with_name("study.md")
+
+INTRODUCTION = """\
+# A study's YAML
+
+A study is one YAML file: a data set, a network, a search space, the methods to compare, and what each of their searches
+may spend. `dastune plan FILE` shows it with every default filled in, `dastune run FILE` runs it. Two come with dastune
+and go by their names: `dastune run digits_noise` and `dastune run cifar10_noise`.
+
+```yaml
+name: my_study
+data: {name: digits}
+methods:
+  das: {}
+  rand_augment: {n: [1, 2]}
+  das_paper: {method: das, preset: paper}   # a label of your own, and the method it means
+  none: {}
+budget: {cpu_hours: 0.01}
+```
+
+These four are required; all else has a default, often one that depends on the data set. An unknown key, or a key given
+twice, is an error, and all faults of a file are told at once. From the command line, `--set KEY.PATH=VALUE` replaces
+one field (`--set final.epochs=10`, `--set seeds.search=[0,1]`; the value is YAML, and a list is replaced as a whole),
+and `--budget` the budget (`--budget "90 cpu-seconds"`, `"24 gpu-hours"`, `"2000 steps"`).
+
+## Units
+
+- Device time is in device-hours: one GPU, or one CPU slot, for one hour. A search on half a GPU uses half a device-hour
+  an hour. Devices are the GPUs of `resources` where it has any, else its CPUs; the budget has to name the same kind.
+- Sizes are in images, lengths on an image in pixels (`_px`), training in epochs, shares and probabilities in [0, 1].
+- Magnitudes are in [0, 1]: 0 is the start of an op's range (`low`), 1 its end (`high`). The range itself is physical;
+  the table of ops has its units. `{rotate: {degrees: 20}}` ends it at 20, `{rotate: {degrees: [5, 20]}}` also starts it
+  at 5.
+
+## Held and charged
+
+Each search has two meters of device time. **Held** is the bill: from the moment its devices were granted to their
+release, over all attempts. **Charged** is what methods are compared on, and what the budget limits: held time, less
+what is not the method's doing. That is the start of the worker process, the work lost when a process or machine dies
+after its last checkpoint, and the start-up and restore of the attempt that takes its place. All that a method causes
+stays in: every child training, discarded ones too, validation, selection, and the writing of checkpoints. A search ends
+when `charged` reaches the budget, or at `held` = 1.25 x budget, and is then marked as ended by the infrastructure.
+Final trainings are on a meter of their own, and no budget limits them.
+"""
+
+# Of a field's value; fields that are not here have none, or have it in their type.
+UNITS = {
+    "train_images": "images",
+    "search_images": "images",
+    "validation_images": "images",
+    "validation_batch": "images",
+    "batch_size": "images",
+    "crop_px": "pixels",
+    "cutout_px": "pixels",
+    "gpu_hours": "GPU-hours",
+    "cpu_hours": "CPU-slot-hours",
+    "steps": "steps",
+    "cpus": "CPU slots",
+    "gpus": "GPUs",
+    "child_epochs": "epochs",
+    "epochs": "epochs",
+    "channels": "channels",
+    "depth": "layers",
+    "stages": "ops",
+    "n": "ops",
+    "dropout": "probability",
+    "search_share": "share",
+}
+
+
+def reference() -> str:
+    """Return the whole text of docs/study.md."""
+    return "\n".join([INTRODUCTION, *_named_lists(), *_ops(), "## Fields", "", *_fields(), *_methods()])
+
+
+def _named_lists() -> Iterator[str]:
+    yield from ("## Named op spaces and noise lists", "", "For `space.ops`:", "", "| name | ops |", "| --- | --- |")
+    for name, ops in SPACES.items():
+        yield f"| `{name}` | {len(ops)}: {', '.join(ops)} |"
+    yield from ("", "For `space.noise.ops`; noise level k takes the first k:", "", "| name | ops |", "| --- | --- |")
+    for name, ops in NOISE_LISTS.items():
+        yield f"| `{name}` | {len(ops)}: {', '.join(ops)} |"
+    yield ""
+
+
+def _ops() -> Iterator[str]:
+    yield from ("## Ops", "", "The last column is for noise ops.", "")
+    yield "| op | argument | unit | low | high | sign drawn | destroys |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for op in OPS.values():
+        low, high = (f"{op.low:.4g}", f"{op.high:.4g}") if op.argument else ("", "")
+        sign = "yes" if op.signed else ""
+        yield f"| `{op.name}` | {op.argument} | {op.unit} | {low} | {high} | {sign} | {op.destroys} |"
+    yield ""
+
+
+def _fields() -> Iterator[str]:
+    studies = {name: _smallest(name) for name in DATA_DEFAULTS}
+    required = ("name", "methods", "budget")
+    for name, field in StudyConfig.model_fields.items():
+        about = docstrings(StudyConfig)[name]
+        members = _models(field.annotation)
+        if name == "methods":
+            yield from (f"### `{name}`", "", f"{about} Required, at least one; the methods are below.", "")
+        elif not members:
+            yield from (f"### `{name}`", "", f"{about} A {_type(field.annotation, field.metadata)}, required.", "")
+        else:
+            about = about if len(members) > 1 else str(inspect.getdoc(members[0]))
+            yield from (f"### `{name}`", "", about + " Required." * (name in required), "")
+            for model in members:
+                if len(members) > 1:
+                    chosen = [data for data, study in studies.items() if isinstance(getattr(study, name), model)]
+                    default = f" The default for {' and '.join(chosen)}." if name == "model" and chosen else ""
+                    yield from (f"#### `name: {_literal(model, 'name')}`", "", f"{inspect.getdoc(model)}{default}", "")
+                sections = {data: getattr(study, name) for data, study in studies.items() if name not in required}
+                own = {data: section for data, section in sections.items() if isinstance(section, model)}
+                yield from _table(model, own, f"{name}.")
+
+
+def _methods() -> Iterator[str]:
+    yield from ("## Methods", "", "`LABEL: {OPTIONS}` under `methods`. The label names rows and files.", "")
+    for model in get_args(models.Method):
+        preset = _literal(model, "preset")
+        title = f"`{_literal(model, 'method')}`" + (f" with `preset: {preset}`" if preset else "")
+        yield from (f"### {title}", "", str(inspect.getdoc(model)), "")
+        yield from _table(model, {}, "")
+
+
+def _table(model: type[BaseModel], resolved: dict[str, Any], path: str) -> Iterator[str]:
+    """Yield the rows of a model's fields, nested models' after them; defaults are those of `resolved` by data set."""
+    about, rows, nested = docstrings(model), [], []
+    for name, field in model.model_fields.items():
+        inner = [] if name == "ops" else _models(field.annotation)
+        if inner:
+            sections = {data: getattr(section, name) for data, section in resolved.items()}
+            nested.append((inner[0], sections, f"{path}{name}."))
+        else:
+            row = (f"`{path}{name}`", _type(field.annotation, field.metadata), UNITS.get(name, ""))
+            rows.append(f"| {' | '.join((*row, _default(name, field, resolved), about[name]))} |")
+    yield from ("| field | type | unit | default | |", "| --- | --- | --- | --- | --- |", *rows, "")
+    for inner_model, sections, inner_path in nested:
+        yield from _table(inner_model, sections, inner_path)
+
+
+def _default(name: str, field: FieldInfo, resolved: dict[str, Any]) -> str:
+    if name == "name" or (name in ("method", "preset") and field.is_required()):
+        return "" if name == "method" else "required"
+    if name == "ops":
+        return f"`{field.default}`"
+    values = {data: getattr(section, name) for data, section in resolved.items()}
+    if not values:
+        return "required" if field.is_required() else _shown(field.default)
+    if len(set(values.values())) == 1:
+        return _shown(next(iter(values.values())))
+    return ", ".join(f"{data}: {_shown(value)}" for data, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def _type(annotation: Any, metadata: list[Any]) -> str:
+    """Return a type in words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0], [*metadata, *_flat(arguments[1:])])
+    if origin in (Union, UnionType):
+        [some] = [member for member in arguments if member is not NoneType]
+        return f"{_type(some, metadata)}, or null"
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin is tuple:
+        if _models(arguments[0]):
+            return "name, or list of ops"
+        return f"list of {_type(arguments[0], []).replace('number', 'numbers', 1)}"
+    words = {int: "whole number", float: "number", bool: "true or false", str: "text"}[annotation]
+    return f"{words} {' and '.join(_bounds(metadata))}".rstrip()
+
+
+def _flat(metadata: Any) -> Iterator[Any]:
+    for extra in metadata:
+        yield from extra.metadata if isinstance(extra, FieldInfo) else (extra,)
+
+
+def _bounds(metadata: list[Any]) -> Iterator[str]:
+    for extra in _flat(metadata):
+        match extra:
+            case Ge():
+                yield f"≥ {extra.ge}"
+            case Gt():
+                yield f"> {extra.gt}"
+            case Le():
+                yield f"≤ {extra.le}"
+            case Lt():
+                yield f"< {extra.lt}"
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is Annotated:
+        return _models(get_args(annotation)[0])
+    return [model for member in get_args(annotation) for model in _models(member)]
+
+
+def _literal(model: type[BaseModel], name: str) -> str:
+    field = model.model_fields.get(name)
+    return str(get_args(field.annotation)[0]) if field else ""
+
+
+def _smallest(data: str) -> StudyConfig:
+    """Return the study of a data set that says nothing else."""
+    budget = {"cpu_hours": 1.0}
+    return StudyConfig.model_validate(
+        with_defaults({"name": "x", "data": {"name": data}, "methods": {"none": None}, "budget": budget})
+    )
+
+
+def docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Return the docstring under each field of a model, those of its bases included."""
+    found: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        if not issubclass(cls, BaseModel) or cls is BaseModel:
+            continue
+        [body] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+                found[field.target.id] = str(ast.literal_eval(text.value))
+    return found
+
+
+if __name__ == "__main__":
+    TARGET.write_text(reference(), encoding="utf-8")

@@ -1,0 +1,332 @@
+"""Every fault of a study file is one line: where, what came, what is legal."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dastune.config import load_study
+from dastune.errors import UserError
+
+SAFE = "use 1 to 100 letters, digits, '-', '_' and '.', with a letter or digit first and no '.' last"
+METHOD_NAMES = "legal: auto_augment, das, none, rand_augment, random, trivial"
+OWN_LABEL = "(a label of your own needs `method: NAME` in its options)"
+AN_OP = "must be an op, such as rotate or rotate: {degrees: 20}"
+
+# A section that replaces the one of the minimal study -> the one line that is said of it.
+ONE_FAULT = {
+    # keys at every depth
+    "modle: {}": "modle: unknown key; did you mean 'model'?",
+    "zzz: 1": (
+        "zzz: unknown key; legal: budget, data, final, methods, model, name, resources, seeds, space, standard, "
+        "tracking, training"
+    ),
+    "data: {name: digits, trian_images: 3}": "data.trian_images: unknown key; did you mean 'train_images'?",
+    "data: {name: digits, root: /x}": (
+        "data.root: is a key of cifar10, not of digits; legal: name, train_images, search_images, validation_images"
+    ),
+    "model: {name: wide_resnet, deph: 10}": "model.deph: unknown key; did you mean 'depth'?",
+    "model: {depth: 10}": "model.depth: is a key of wide_resnet, not of small_cnn; legal: name, channels",
+    "space: {opps: das-image}": "space.opps: unknown key; did you mean 'ops'?",
+    "space: {noise: {level: [0]}}": "space.noise.level: unknown key; did you mean 'levels'?",
+    "space: {ops: [{op: rotate, low: 0, high: 5, hihg: 3}]}": "space.ops[0].hihg: unknown key; did you mean 'high'?",
+    "methods: {das: {stagess: 1}}": "methods.das.stagess: unknown key; did you mean 'stages'?",
+    "methods: {das: {nodes: 1}}": (
+        "methods.das.nodes: is a key of das with preset paper, not of das with preset default; legal: method, preset, "
+        "stages, tau_learning_rate, validation_batch"
+    ),
+    "methods: {x: {method: das, preset: paper, stages: 1}}": (
+        "methods.x.stages: is a key of das with preset default, not of das with preset paper; legal: method, preset, "
+        "inputs, nodes, tau_learning_rate, tau_weight_decay, search_share"
+    ),
+    "budget: {gpu_hour: 1}": "budget.gpu_hour: unknown key; did you mean 'gpu_hours'?",
+    "seeds: {searches: [1]}": "seeds.searches: unknown key; did you mean 'search'?",
+    "training: {child_epoch: 1}": "training.child_epoch: unknown key; did you mean 'child_epochs'?",
+    "final: {epoch: 1}": "final.epoch: unknown key; did you mean 'epochs'?",
+    "tracking: {url: x}": "tracking.url: unknown key; did you mean 'uri'?",
+    "3: 4": "the key 3 is no text; write it in quotes",
+    "methods: {yes: {}}": "methods: the key true is no text; write it in quotes",
+    "methods: {~: {}}": "methods: the key nothing is no text; write it in quotes",
+    "space: {ops: [{3: 4}]}": "space.ops[0]: the key 3 is no text; write it in quotes",
+    # sections of the wrong kind
+    "data: digits": "data: must be a mapping such as {name: digits}, got 'digits'",
+    "data: ": "data: must be a mapping such as {name: digits}, got nothing",
+    "data: [digits]": "data: must be a mapping such as {name: digits}, got ['digits']",
+    "model: small_cnn": "model: must be a mapping such as {name: small_cnn}, got 'small_cnn'",
+    "budget: 24 cpu-hours": (
+        "budget: must be a mapping with keys such as gpu_hours, cpu_hours, steps; got '24 cpu-hours'"
+    ),
+    "seeds: [1, 2]": "seeds: must be a mapping with keys such as search, final; got [1, 2]",
+    "final: [1]": (
+        "final: must be a mapping with keys such as batch_size, learning_rate, momentum, weight_decay, schedule, "
+        "epochs; got [1]"
+    ),
+    "training: ": (
+        "training: must be a mapping with keys such as batch_size, learning_rate, momentum, weight_decay, schedule, "
+        "child_epochs; got nothing"
+    ),
+    "methods: [das, none]": "methods: must be a mapping such as {das: {}, none: {}}, got ['das', 'none']",
+    "methods: das": "methods: must be a mapping such as {das: {}, none: {}}, got 'das'",
+    "methods: {}": "methods: must not be empty, got {}",
+    "methods: {das: [1]}": "methods.das: must be a mapping of options, got [1]",
+    "methods: {das: paper}": "methods.das: must be a mapping of options, got 'paper'",
+    # values of the wrong type
+    "name: 3": "name: must be a text, got 3; write it in quotes",
+    "name: 2024-01-01": "name: must be a text, got 2024-01-01; write it in quotes",
+    "name: ": "name: must be a text, got nothing",
+    "tracking: {uri: 3}": "tracking.uri: must be a text, got 3; write it in quotes",
+    "standard: {flip: maybe}": "standard.flip: must be true or false, got 'maybe'",
+    "standard: {flip: 1}": "standard.flip: must be true or false, got 1",
+    "standard: {crop_px: 1.5}": "standard.crop_px: must be a whole number, got 1.5",
+    "final: {epochs: abc}": "final.epochs: must be a whole number, got 'abc'",
+    "final: {epochs: '10'}": "final.epochs: must be a whole number, got '10'",
+    "final: {epochs: true}": "final.epochs: must be a whole number, got true",
+    "final: {epochs: }": "final.epochs: must be a whole number, got nothing",
+    "final: {learning_rate: high}": "final.learning_rate: must be a number, got 'high'",
+    "seeds: {search: 1}": "seeds.search: must be a list, got 1",
+    "space: {noise: {levels: 4}}": "space.noise.levels: must be a list, got 4",
+    "methods: {rand_augment: {n: 3}}": "methods.rand_augment.n: must be a list, got 3",
+    # values out of bounds
+    "final: {epochs: 0}": "final.epochs: must be at least 1, got 0",
+    "training: {batch_size: 0}": "training.batch_size: must be at least 1, got 0",
+    "training: {momentum: 1.0}": "training.momentum: must be below 1, got 1.0",
+    "space: {magnitude_levels: 1}": "space.magnitude_levels: must be at least 2, got 1",
+    "methods: {das: {stages: 9}}": "methods.das.stages: must be at most 4, got 9",
+    "methods: {das: {tau_learning_rate: 0}}": "methods.das.tau_learning_rate: must be above 0, got 0",
+    "methods: {rand_augment: {m: [11]}}": "methods.rand_augment.m[0]: must be at most 10, got 11",
+    "methods: {x: {method: das, preset: paper, inputs: 3}}": "methods.x.inputs: 3 is not legal; legal: 1, 2",
+    "resources: {cpus: 0}": "resources.cpus: must be above 0, got 0",
+    "resources: {cpus: .inf}": "resources.cpus: must be a finite number, got inf",
+    "seeds: {search: []}": "seeds.search: must not be empty, got []",
+    "seeds: {search: [-1]}": "seeds.search[0]: must be at least 0, got -1",
+    "seeds: {search: [3000000000]}": "seeds.search[0]: must be at most 2,147,483,647, got 3000000000",
+    # unknown names
+    "data: {name: cifar}": "data.name: 'cifar' is no data set; did you mean 'cifar10'?",
+    "data: {name: mnist}": "data.name: 'mnist' is no data set; legal: cifar10, digits",
+    "data: {train_images: 100}": "data.name: is required and not given; legal: cifar10, digits",
+    "data: {name: 3}": "data.name: 3 is no data set; legal: cifar10, digits",
+    "model: {name: wide_resent}": "model.name: 'wide_resent' is no model; did you mean 'wide_resnet'?",
+    "space: {ops: das-imgae}": "space.ops: 'das-imgae' is not the name of an op space; did you mean 'das-image'?",
+    "space: {noise: {ops: defalt}}": (
+        "space.noise.ops: 'defalt' is not the name of a list of noise ops; did you mean 'default'?"
+    ),
+    "space: {ops: [identity, rotat]}": "space.ops[1]: 'rotat' is no op; did you mean 'rotate'?",
+    "space: {ops: [{op: rotat, low: 0, high: 1}]}": "space.ops[0].op: 'rotat' is no op; did you mean 'rotate'?",
+    "space: {noise: {ops: [rotate]}}": "space.noise.ops[0]: 'rotate' is no noise op; did you mean 'constant'?",
+    "methods: {randaug: {}}": f"methods.randaug: 'randaug' is no method; did you mean 'rand_augment'? {OWN_LABEL}",
+    "methods: {DAS: {}}": f"methods.DAS: 'DAS' is no method; did you mean 'das'? {OWN_LABEL}",
+    "methods: {x: {method: randaug}}": "methods.x.method: 'randaug' is no method; did you mean 'rand_augment'?",
+    "methods: {x: {method: 7}}": f"methods.x.method: 7 is no method; {METHOD_NAMES}",
+    "methods: {x: {method: }}": f"methods.x.method: is required and not given; {METHOD_NAMES}",
+    "methods: {das: {preset: papr}}": "methods.das.preset: 'papr' is not legal; did you mean 'paper'?",
+    "methods: {das: {preset: 3}}": "methods.das.preset: 3 is not legal; legal: default, paper",
+    "methods: {auto_augment: {search: tpe}}": "methods.auto_augment.search: 'tpe' is not legal; legal: ppo",
+    "training: {schedule: cosin}": "training.schedule: 'cosin' is not legal; did you mean 'cosine'?",
+    # ops and their arguments
+    "space: {ops: [{rotate: {degres: 3}}]}": (
+        "space.ops[0].rotate.degres: unknown argument; rotate takes {degrees: HIGH} or {degrees: [LOW, HIGH]}"
+    ),
+    "space: {ops: [{rotate: 20}]}": ("space.ops[0].rotate: must be {degrees: HIGH} or {degrees: [LOW, HIGH]}, got 20"),
+    "space: {ops: [{rotate: {degrees: a}}]}": ("space.ops[0].rotate.degrees: must be a number or [LOW, HIGH], got 'a'"),
+    "space: {ops: [{rotate: {degrees: [1, 2, 3]}}]}": (
+        "space.ops[0].rotate.degrees: must be a number or [LOW, HIGH], got [1, 2, 3]"
+    ),
+    "space: {ops: [{rotate: {degrees: -20}}]}": (
+        "space.ops[0].rotate.degrees: must be at least 0 degrees, got -20; its sign is drawn for each image"
+    ),
+    "space: {ops: [{posterize: {bits: 9}}]}": "space.ops[0].posterize.bits: must be at most 8 bits of 8, got 9",
+    "space: {ops: [{op: cutout, low: 0, high: 1.5}]}": (
+        "space.ops[0].high: must be at most 1 of the shorter side, got 1.5"
+    ),
+    "space: {ops: [{invert: {degrees: 3}}]}": "space.ops[0].invert: takes no argument, got {degrees: 3}",
+    "space: {ops: [{rotate: , invert: }]}": f"space.ops[0]: {AN_OP}, got {{rotate: null, invert: null}}",
+    "space: {ops: [3]}": f"space.ops[0]: {AN_OP}, got 3",
+    "space: {ops: [{op: rotate, low: 0}]}": "space.ops[0].high: is required and not given",
+    "space: {ops: []}": "space.ops: must not be empty, got []",
+    "space: {ops: {identity: }}": (
+        "space.ops: must be a list of ops, or the name of an op space (das-image, das-image-contrast, ra), got "
+        "{identity: null}"
+    ),
+    # given twice, or beyond a list
+    "space: {ops: [rotate, identity, rotate]}": "space.ops[2]: 'rotate' is given twice; give each once",
+    "space: {ops: [identity, constant], noise: {levels: [3]}}": (
+        "space.noise.ops[2]: 'constant' is in space.ops already; give each op once"
+    ),
+    "space: {noise: {levels: [0, 4, 0]}}": "space.noise.levels[2]: 0 is given twice; give each once",
+    "space: {noise: {levels: [0, 99]}}": (
+        "space.noise.levels[1]: level 99 is beyond the list of noise ops, which has 12"
+    ),
+    "space: {noise: {ops: [constant], levels: [2]}}": (
+        "space.noise.levels[0]: level 2 is beyond the list of noise ops, which has 1"
+    ),
+    "seeds: {final: [2, 2]}": "seeds.final[1]: 2 is given twice; give each once",
+    "methods: {rand_augment: {m: [4, 4]}}": "methods.rand_augment.m[1]: 4 is given twice; give each once",
+    # names of files
+    "name: ../x": f"name: '../x' is no safe folder name; {SAFE}",
+    "name: a b": f"name: 'a b' is no safe folder name; {SAFE}",
+    "name: a.": f"name: 'a.' is no safe folder name; {SAFE}",
+    "methods: {a/b: {method: das}}": f"methods.a/b: 'a/b' is no safe folder name; {SAFE}",
+    "methods: {DAS: {method: das}, das: {}}": (
+        "methods.das: differs from the label 'DAS' in case only; their files would be the same"
+    ),
+    f"methods: {{{'x' * 61}: {{method: das}}}}": f"methods.{'x' * 61}: a label has at most 60 characters; this has 61",
+    # budgets
+    "budget: {}": "budget: give exactly one of gpu_hours, cpu_hours and steps; got none",
+    "budget: {cpu_hours: 1, steps: 3}": (
+        "budget: give exactly one of gpu_hours, cpu_hours and steps; got cpu_hours and steps"
+    ),
+    "budget: {cpu_hours: 0}": "budget.cpu_hours: must be above 0, got 0",
+    "budget: {cpu_hours: .nan}": "budget.cpu_hours: must be a finite number, got nan",
+    "budget: {steps: 1.5}": "budget.steps: must be a whole number, got 1.5",
+    "budget: {gpu_hours: 24}": (
+        "budget.gpu_hours: a GPU budget needs resources.gpus above 0, got 0; set resources.gpus, or give cpu_hours"
+    ),
+    "resources: {gpus: 0.5}": (
+        "budget.cpu_hours: a CPU budget needs resources.gpus 0, got 0.5; give gpu_hours, or set resources.gpus to 0"
+    ),
+    "resources: {gpus: 1.5}": "resources.gpus: must be a fraction below 1 or a whole number, got 1.5",
+    "resources: {gpus: -1}": "resources.gpus: must be at least 0, got -1",
+    # networks and images that cannot be
+    "model: {name: wide_resnet, depth: 11}": (
+        "model.depth: must be 6 n + 4 with n at least 1 (10, 16, 22, 28, 34, 40 ...), got 11"
+    ),
+    "data: {name: digits, train_images: 900}": (
+        "data.validation_images: 400 and train_images 900 together exceed the 1,000 training images; lower one"
+    ),
+    "data: {name: digits, search_images: 700}": (
+        "data.validation_images: 400 and search_images 700 together exceed the 1,000 training images; lower one"
+    ),
+    "data: {name: digits, train_images: 1900, search_images: 10}": (
+        "data.train_images: must be at most 1,000, the training images there are, got 1900"
+    ),
+    "data: {name: digits, train_images: }": (
+        "data.validation_images: needs search_images beside it, or train_images for both"
+    ),
+    "data: {name: digits, train_images: -1}": "data.train_images: must be at least 1, got -1",
+}
+
+
+@pytest.mark.parametrize(("section", "line"), ONE_FAULT.items(), ids=ONE_FAULT)
+def test_one_fault_is_one_line(section: str, line: str, minimal: str, refused: Callable[..., str]) -> None:
+    replaced = yaml.safe_load(section).keys()
+    kept = [line for line in minimal.splitlines() if line.partition(":")[0] not in replaced]
+    assert refused("\n".join([*kept, section])) == f"study.yaml: 1 fault\n  {line}"
+
+
+@pytest.mark.parametrize("section", ["name", "data", "methods", "budget"])
+def test_required_sections(section: str, minimal: str, refused: Callable[..., str]) -> None:
+    text = "\n".join(line for line in minimal.splitlines() if not line.startswith(section))
+    assert refused(text) == f"study.yaml: 1 fault\n  {section}: is required and not given"
+
+
+def test_all_faults_at_once_in_the_order_of_the_file(refused: Callable[..., str]) -> None:
+    message = refused(
+        """
+        tracking: {url: x}
+        budget: {gpu_hours: 24}
+        name: a b
+        seeds: {final: [1, 1], search: [x, -1]}
+        data: {name: mnist}
+        methods: {dsa: {}, das: {nodes: 1}, yes: {}}
+        training: {batch_size: 0, schedule: cosin, lr: 1}
+        zzz: 1
+        """
+    )
+    assert [line.partition(": ")[0].strip() for line in message.splitlines()] == [
+        "study.yaml",
+        "tracking.url",
+        "budget.gpu_hours",
+        "name",
+        "seeds.final[1]",
+        "seeds.search[0]",
+        "seeds.search[1]",
+        "data.name",
+        "methods.dsa",
+        "methods.das.nodes",
+        "methods",
+        "training.batch_size",
+        "training.schedule",
+        "training.lr",
+        "zzz",
+    ]
+    assert message.startswith("study.yaml: 14 faults\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("", "study.yaml: is empty; a study needs name, data, methods and budget"),
+        ("# nothing\n", "study.yaml: is empty; a study needs name, data, methods and budget"),
+        ("- a\n- b\n", "study.yaml: holds a list; must be a mapping with keys such as name, data, methods and budget"),
+        ("hello", "study.yaml: holds a text; must be a mapping with keys such as name, data, methods and budget"),
+        ("3", "study.yaml: holds the value 3; must be a mapping with keys such as name, data, methods and budget"),
+        (bytes(range(256)), "study.yaml: is no text, so no YAML; give a study file"),
+        (b"name: \x00", "study.yaml: is no text, so no YAML; give a study file"),
+        ("name: [1, 2\nfoo: }", "study.yaml, line 2, column 4: is not valid YAML: expected ',' or ']', but got ':'"),
+        ("name: x\n\tdata: y", "study.yaml, line 2, column 1: is not valid YAML: a tab; indent with spaces"),
+        ("a: 1\n---\nb: 2", "study.yaml, line 2, column 1: a second document begins here; a study is one"),
+        ("name: x\nname: y", "study.yaml, line 2, column 1: the key 'name' is given twice"),
+        ("data: {name: x, name: y}", "study.yaml, line 1, column 17: the key 'name' is given twice"),
+        ("{[1]: 2}", "study.yaml, line 1, column 2: is not valid YAML: found unhashable key"),
+        ("a: *b", "study.yaml, line 1, column 4: is not valid YAML: found undefined alias 'b'"),
+        ("a: 2024-13-01", "study.yaml: is not valid YAML: month must be in 1..12"),
+        ("[" * 5000, "study.yaml: is nested too deeply for a study"),
+        (
+            "a: !!python/object:os.system x",
+            "study.yaml, line 1, column 4: tags such as !!python are not allowed; write plain values",
+        ),
+    ],
+)
+def test_a_file_that_is_no_study(content: str | bytes, line: str, refused: Callable[..., str]) -> None:
+    assert refused(content) == line
+
+
+JARGON = re.compile(r"Input should|valid dict|pydantic|literal|das_paper|\[type=|NoneType|None|True|False|\bstr\b")
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "das", "digits", "rotate", "-1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "ops", "op", "das", "degrees", "method", "x"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+PATHS = [
+    *("name", "data", "data.name", "data.train_images", "model", "model.name", "model.depth", "space", "space.ops"),
+    *("space.noise", "space.noise.ops", "space.noise.levels", "methods", "methods.das", "methods.das.preset"),
+    *("methods.x", "methods.x.method", "budget", "budget.gpu_hours", "resources", "resources.gpus", "seeds.search"),
+    *("standard", "training", "training.schedule", "final", "final.epochs", "tracking.uri", "x"),
+]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.dictionaries(st.sampled_from(PATHS), VALUES, min_size=1, max_size=3))
+def test_whatever_comes_is_refused_in_plain_words(
+    minimal: str, study_file: Callable[..., Any], changes: dict[str, Any]
+) -> None:
+    study: dict[str, Any] = yaml.safe_load(minimal)
+    for path, value in changes.items():
+        section = study
+        *parents, last = path.split(".")
+        for parent in parents:
+            if not isinstance(section.get(parent), dict):
+                section[parent] = {}
+            section = section[parent]
+        section[last] = value
+    path = study_file(yaml.safe_dump(study, sort_keys=False))
+    message = refusal(path)
+    assert message is None or len(message.splitlines()) >= 2
+    assert not JARGON.search(message or "")
+
+
+def refusal(path: Path) -> str | None:
+    """Return what is said of a study, None if it loads."""
+    try:
+        load_study(path)
+    except UserError as error:
+        return str(error)
+    return None

@@ -1,0 +1,268 @@
+"""Studies that load: defaults, overrides, budgets, round trips, and where a study is looked for."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from dastune.config import StudyConfig, load_study, parse_budget
+from dastune.config.defaults import DATA_DEFAULTS
+from dastune.config.study import METHODS, Das, DasPaper
+from dastune.data.table import DATASETS
+from dastune.errors import UserError
+
+STUDIES = ["digits_noise", "cifar10_noise"]
+StudyFile = Callable[[str | bytes], Path]
+
+
+def test_every_data_set_has_defaults() -> None:
+    assert DATA_DEFAULTS.keys() == DATASETS.keys()
+
+
+@pytest.mark.parametrize("data", DATASETS)
+def test_a_study_needs_to_say_little(data: str, minimal: str, study_file: StudyFile) -> None:
+    study = load_study(study_file(minimal.replace("digits", data)))
+    assert study.data.name == data
+    assert study.space.at_level(0).names[-1] == "identity"
+    assert study.final.momentum == 0.9
+
+
+def test_final_takes_from_training_what_has_no_default_of_its_own(minimal: str, study_file: StudyFile) -> None:
+    study = load_study(study_file(minimal + "training: {batch_size: 7, momentum: 0.5}\nfinal: {momentum: 0.1}\n"))
+    assert (study.training.batch_size, study.final.batch_size) == (7, 7)
+    assert (study.training.momentum, study.final.momentum) == (0.5, 0.1)
+
+
+def test_labels_name_methods(minimal: str, study_file: StudyFile) -> None:
+    methods = "{das: , paper: {method: das, preset: paper}, none: {}}"
+    study = load_study(study_file(minimal.replace("{none: }", methods)))
+    assert [type(method).__name__ for method in study.methods.values()] == ["Das", "DasPaper", "NoAugmentation"]
+    assert isinstance(study.methods["das"], Das)
+    assert isinstance(study.methods["paper"], DasPaper)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_loads_without_options(method: str, minimal: str, study_file: StudyFile) -> None:
+    study = load_study(study_file(minimal.replace("none", method)))
+    assert study.methods[method].method == method
+
+
+def test_a_study_is_frozen(minimal: str, study_file: StudyFile) -> None:
+    study = load_study(study_file(minimal))
+    with pytest.raises(ValidationError, match="frozen"):
+        study.name = "other"  # type: ignore[misc]
+
+
+def test_exponents_need_no_point(minimal: str, study_file: StudyFile) -> None:
+    study = load_study(study_file(minimal + "training: {learning_rate: 1e-3, weight_decay: 5E-4}\n"))
+    assert (study.training.learning_rate, study.training.weight_decay) == (1e-3, 5e-4)
+
+
+def test_merge_keys_are_not_keys_given_twice(minimal: str, study_file: StudyFile) -> None:
+    text = minimal + "training: &recipe {batch_size: 8}\nfinal: {<<: *recipe, batch_size: 9}\n"
+    study = load_study(study_file(text))
+    assert (study.training.batch_size, study.final.batch_size) == (8, 9)
+
+
+def as_written(study: StudyConfig) -> StudyConfig:
+    """Send a study through the YAML that a study's folder keeps."""
+    Path("resolved.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+    return load_study("resolved.yaml")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_packaged_studies_survive_the_round_trip(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = load_study(name)
+    assert study.name == name
+    assert as_written(study) == study
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        "[identity, {rotate: {degrees: 20}}]",
+        "[identity, rotate: {degrees: [5, 20]}, posterize: {bits: [8, 2]}, invert: {}]",
+        "[{op: rotate, low: 3, high: 7.5}]",
+        "ra",
+    ],
+)
+def test_op_lists_survive_the_round_trip(ops: str, minimal: str, study_file: StudyFile) -> None:
+    study = load_study(study_file(f"{minimal}space: {{ops: {ops}, noise: {{levels: [0, 3]}}}}\n"))
+    assert as_written(study) == study
+
+
+def test_ranges_of_ops(minimal: str, study_file: StudyFile) -> None:
+    text = "[identity, rotate: {degrees: 20}, shear_x: {slope: [0.1, 0.2]}, posterize: {bits: 2}]"
+    ops = load_study(study_file(f"{minimal}space: {{ops: {text}}}\n")).space.at_level(0).ops
+    assert [(op.low, op.high) for op in ops] == [(0, 0), (0, 20), (0.1, 0.2), (8, 2)]
+
+
+def test_noise_joins_level_by_level(minimal: str, study_file: StudyFile) -> None:
+    text = "{ops: [identity], noise: {ops: [constant, pixel_shuffle], levels: [0, 1, 2]}}"
+    space = load_study(study_file(f"{minimal}space: {text}\n")).space
+    assert [space.at_level(level).names for level in (0, 1, 2)] == [
+        ("identity",),
+        ("identity", "constant"),
+        ("identity", "constant", "pixel_shuffle"),
+    ]
+    assert space.at_level(2).uniform_noise_share == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("final.epochs=10", ["final", "epochs"], 10),
+        ("training.learning_rate=1e-3", ["training", "learning_rate"], 1e-3),
+        ("seeds.search=[4, 5]", ["seeds", "search"], (4, 5)),
+        ("space.noise.levels=[0,8]", ["space", "noise", "levels"], (0, 8)),
+        ("tracking.uri=http://host:5000", ["tracking", "uri"], "http://host:5000"),
+        ("tracking.experiment=a=b", ["tracking", "experiment"], "a=b"),
+        ("tracking.uri=", ["tracking", "uri"], None),
+    ],
+)
+def test_overrides(override: str, path: list[str], value: Any, minimal: str, study_file: StudyFile) -> None:
+    found: Any = load_study(study_file(minimal), overrides=[override])
+    for key in path:
+        found = getattr(found, key)
+    assert found == value
+
+
+def test_overrides_reach_into_methods_given_without_options(minimal: str, study_file: StudyFile) -> None:
+    study = load_study(study_file(minimal), overrides=["methods.das.stages=2", "methods.none="])
+    assert list(study.methods) == ["none", "das"]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("x", "--set x: must be KEY.PATH=VALUE, for example --set final.epochs=10"),
+        ("=3", "--set =3: must be KEY.PATH=VALUE, for example --set final.epochs=10"),
+        ("a..b=3", "--set a..b=3: must be KEY.PATH=VALUE, for example --set final.epochs=10"),
+        ("final.epochs=[1", "--set final.epochs=[1: '[1' is not valid YAML"),
+        ("name.x=3", "--set name.x=3: name is 'small', which has no keys; set name itself"),
+        ("final.epochs=abc", "study.yaml: 1 fault\n  final.epochs: must be a whole number, got 'abc'"),
+        ("final.epoch=3", "study.yaml: 1 fault\n  final.epoch: unknown key; did you mean 'epochs'?"),
+        ("fianl.epochs=3", "study.yaml: 1 fault\n  fianl: unknown key; did you mean 'final'?"),
+    ],
+)
+def test_refused_overrides(override: str, line: str, minimal: str, refused: Callable[..., str]) -> None:
+    assert refused(minimal, override) == line
+
+
+def test_all_refused_overrides_at_once(minimal: str, refused: Callable[..., str]) -> None:
+    assert len(refused(minimal, "x", "final.epochs=1", "a..b=3").splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("90 cpu-seconds", {"cpu_hours": 0.025}),
+        ("90cpu-seconds", {"cpu_hours": 0.025}),
+        (" 1 CPU-Hour ", {"cpu_hours": 1.0}),
+        ("30 gpu-minutes", {"gpu_hours": 0.5}),
+        ("2.4e1 gpu-hours", {"gpu_hours": 24.0}),
+        ("2000 steps", {"steps": 2000}),
+        ("1e3 steps", {"steps": 1000}),
+        ("1 step", {"steps": 1}),
+    ],
+)
+def test_budgets(text: str, budget: dict[str, float]) -> None:
+    assert parse_budget(text) == budget
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "24", "gpu-hours", "90 seconds", "90 cpu_seconds", "-1 steps", "0 steps", "nan cpu-hours"),
+        *("inf gpu-hours", "1e400 cpu-hours", "1..2 cpu-hours", "24 gpu-hourss", "24 tpu-hours"),
+    ],
+)
+def test_refused_budgets(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_budget(text)
+    assert str(caught.value) == (
+        f"--budget {text!r}: must be a positive amount and a unit: cpu-seconds, cpu-minutes, cpu-hours, gpu-seconds, "
+        'gpu-minutes, gpu-hours or steps; for example --budget "90 cpu-seconds"'
+    )
+
+
+def test_a_budget_in_parts_of_steps() -> None:
+    with pytest.raises(UserError, match=r"^--budget '1.5 steps': must be a whole number of steps$"):
+        parse_budget("1.5 steps")
+
+
+def test_a_budget_replaces_the_studys(minimal: str, study_file: StudyFile) -> None:
+    budget = load_study(study_file(minimal), budget="50 steps").budget
+    assert (budget.cpu_hours, budget.steps) == (None, 50)
+    assert (budget.per_search().seconds, budget.per_search().steps) == (None, 50)
+    assert load_study(study_file(minimal), budget="90 cpu-seconds").budget.per_search().seconds == pytest.approx(90)
+
+
+def test_a_gpu_budget_on_a_study_without_gpus(minimal: str, refused: Callable[..., str]) -> None:
+    assert refused(minimal, budget="1 gpu-hour").splitlines()[1] == (
+        "  budget.gpu_hours: a GPU budget needs resources.gpus above 0, got 0; set resources.gpus, or give cpu_hours"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("", "no study is given; give a YAML file, or one that comes with dastune: cifar10_noise, digits_noise"),
+        (".", ".: is a folder; give a YAML file"),
+        ("old", "old: is a folder; give a YAML file; to go on with the study in it: dastune resume old"),
+        (
+            "digits_nois",
+            "digits_nois: no such file, and no study of that name comes with dastune; did you mean 'digits_noise'?",
+        ),
+        (
+            "sub/digits_noise.yaml",
+            "sub/digits_noise.yaml: no such file, and no study of that name comes with dastune; did you mean "
+            "'digits_noise'?",
+        ),
+        ("zzz", "zzz: no such file, and no study of that name comes with dastune; legal: cifar10_noise, digits_noise"),
+    ],
+)
+def test_no_such_study(source: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old").mkdir()
+    Path("old/study.yaml").touch()
+    with pytest.raises(UserError) as caught:
+        load_study(source)
+    assert str(caught.value) == line
+
+
+def test_importing_config_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, dastune.config\n"
+        "heavy = 'torch torchvision ray mlflow optuna numpy pandas scipy sklearn matplotlib rich typer'.split()\n"
+        "print(*[name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_the_cifar10_study_is_figure_9() -> None:
+    study = load_study("cifar10_noise")
+    assert study.budget.gpu_hours == 24
+    assert study.space.noise.levels == tuple(range(9))
+    assert len(study.seeds.search) == 5
+    assert (study.training.batch_size, study.training.learning_rate, study.training.schedule) == (96, 0.1, "step")
+    assert (study.final.epochs, study.final.batch_size, study.final.weight_decay) == (200, 128, 5e-4)
+
+
+def test_the_small_form_in_the_cifar10_studys_comments_loads() -> None:
+    path = next(folder / "search_spaces" for folder in Path(__file__).parents if (folder / "search_spaces").is_dir())
+    comment = (path / "cifar10_noise.yaml").read_text().partition("  dastune run cifar10_noise --budget")[2]
+    words = comment.partition("\n#\n")[0].replace("\\\n#", "").split()
+    overrides = [word for before, word in pairwise(words) if before == "--set"]
+    study = load_study("cifar10_noise", overrides=overrides, budget="60 cpu-seconds")
+    assert len(overrides) == 10
+    assert study.resources.gpus == 0
+    assert study.data.train_images == 4000

@@ -1,0 +1,58 @@
+"""A study small enough for a test, with real digits and every method."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from dastune.config import StudyConfig
+from dastune.config.defaults import with_defaults
+from dastune.data.classification import Dataset
+from dastune.data.embedded import digits
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    loaded = digits()
+    _ = loaded.mean, loaded.std, loaded.fingerprint
+    return loaded
+
+
+def small_study(**changes: object) -> StudyConfig:
+    raw = {
+        "name": "small",
+        "data": {"name": "digits", "train_images": 40, "validation_images": 40},
+        "model": {"name": "small_cnn", "channels": 4},
+        "space": {"ops": ["identity", "rotate", "invert"], "noise": {"levels": [0, 2]}},
+        "methods": {"das": None, "auto_augment": None, "rand_augment": None, "random": None, "trivial": {}, "none": {}},
+        "budget": {"steps": 12},
+        "seeds": {"search": [0], "final": [0, 1]},
+        "training": {"batch_size": 20, "child_epochs": 2},
+        "final": {"epochs": 2},
+    }
+    return StudyConfig.model_validate(with_defaults({**raw, **changes}))
+
+
+@pytest.fixture(scope="session")
+def study_of() -> Callable[..., StudyConfig]:
+    """Return what makes the small study with other sections."""
+    return small_study
+
+
+@pytest.fixture
+def study() -> StudyConfig:
+    return small_study()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "small"

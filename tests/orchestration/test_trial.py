@@ -1,0 +1,247 @@
+"""A trial in a plain loop: budgets, interruption, failure, what a search may see."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dastune.budget import Ledger, LedgerEvent, event_from_row
+from dastune.config import StudyConfig
+from dastune.data.classification import Dataset
+from dastune.folder import StudyFolder, append_line, read_lines
+from dastune.orchestration import trial as trial_module
+from dastune.orchestration.grid import Assignment, grid
+from dastune.orchestration.trial import Report, trial
+from dastune.policy.policy import Policy, load_policy
+from dastune.search.random_policies import RandomProposer
+
+
+class TickingClock:
+    """A clock that moves by one second each time it is read."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def write(folder: StudyFolder, report: Report) -> None:
+    """What the driver does with a report."""
+    for event in report.ledger:
+        append_line(folder.ledger, asdict(event))
+    if report.row is not None:
+        folder.add_search(report.row)
+    for final in report.finals:
+        folder.add_final(final)
+
+
+def new_folder(root: Path) -> StudyFolder:
+    folder = StudyFolder(root)
+    folder.root.mkdir(parents=True)
+    return folder
+
+
+def run(reports: Iterator[Report], folder: StudyFolder) -> list[Report]:
+    heard = []
+    for report in reports:
+        write(folder, report)
+        heard.append(report)
+    return heard
+
+
+def outcome(folder: StudyFolder, assignment: Assignment) -> tuple[Policy, float | None, int, list[tuple[int, float]]]:
+    [row] = [row for row in folder.search_rows() if row.id == assignment.id]
+    finals = sorted((final.train_seed, final.test_accuracy) for final in folder.final_rows())
+    return load_policy(folder.policy(assignment.id)), row.val_accuracy, row.steps, finals
+
+
+StudyOf = Callable[..., StudyConfig]
+
+METHODS = ("das", "auto_augment", "rand_augment", "random", "trivial", "none")
+
+
+@pytest.mark.parametrize("label", METHODS)
+def test_a_trial_writes_its_search_and_every_final_training(
+    label: str, study: StudyConfig, dataset: Dataset, root: Path
+) -> None:
+    folder, assignment = new_folder(root), Assignment(label, 2, 0)
+    reports = run(trial(study, assignment, dataset, folder), folder)
+    [row] = folder.search_rows()
+    assert (row.id, row.method, row.noise_level, row.search_seed) == (f"{label}-n2-s0", label, 2, 0)
+    assert row.uniform_noise_share == pytest.approx(2 / 5)
+    assert row.status == ("done" if label in ("trivial", "none") else "budget")
+    assert row.steps == (0 if label in ("trivial", "none") else 12)
+    assert sorted(final.train_seed for final in folder.final_rows()) == [0, 1]
+    assert all(0 <= final.test_accuracy <= 1 and final.epochs == 2 for final in folder.final_rows())
+    assert [report.stage for report in reports][-2:] == ["finished", "finished"]
+    assert not folder.checkpoint(assignment.id).exists()
+
+
+@pytest.mark.parametrize("label", METHODS)
+def test_the_same_seed_gives_the_same_policy_and_accuracy(
+    label: str, study: StudyConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    assignment = Assignment(label, 2, 0)
+    first, second = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
+    for folder in (first, second):
+        run(trial(study, assignment, dataset, folder), folder)
+    assert outcome(first, assignment) == outcome(second, assignment)
+
+
+def test_seeds_differ(study_of: StudyOf, study: StudyConfig, dataset: Dataset, tmp_path: Path) -> None:
+    study = study_of(seeds={"search": [0, 1], "final": [0]})
+    folders = [new_folder(tmp_path / str(seed)) for seed in (0, 1)]
+    for seed, folder in enumerate(folders):
+        run(trial(study, Assignment("none", 0, seed), dataset, folder), folder)
+    assert folders[0].final_rows()[0].test_loss != folders[1].final_rows()[0].test_loss
+
+
+@pytest.mark.parametrize("label", ["das", "auto_augment", "rand_augment", "random"])
+@pytest.mark.parametrize("killed_after", [1, 5, 9, 14, 17])
+def test_a_killed_trial_goes_on_from_its_checkpoint(
+    label: str, killed_after: int, study: StudyConfig, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assignment = Assignment(label, 2, 0)
+    unbroken, broken = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
+    run(trial(study, assignment, dataset, unbroken), unbroken)
+    # Checkpoint and report after every step; then a process that just vanishes after some of its reports.
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
+    for report in islice(trial(study, assignment, dataset, broken), killed_after):
+        write(broken, report)
+    run(trial(study, assignment, dataset, broken), broken)
+    assert outcome(broken, assignment) == outcome(unbroken, assignment)
+    assert len(broken.search_rows()) == 1
+    assert len(broken.final_rows()) == 2
+
+
+@pytest.mark.parametrize("killed_after", [3, 11])
+def test_a_killed_search_is_charged_like_an_unbroken_one(
+    study_of: StudyOf, killed_after: int, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, assignment = study_of(budget={"cpu_hours": 60 / 3600}), Assignment("random", 0, 0)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 10.0)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
+    folder = new_folder(tmp_path / "b")
+    for report in islice(trial(study, assignment, dataset, folder, clock=TickingClock()), killed_after):
+        write(folder, report)
+    run(trial(study, assignment, dataset, folder, clock=TickingClock()), folder)
+    [row] = folder.search_rows()
+    charge = Ledger(events(folder)).charge(assignment.id)
+    assert charge.attempts == 2
+    assert charge.charged == pytest.approx(row.charged_seconds)
+    assert charge.held == pytest.approx(row.held_seconds)
+    # One batch-sized unit over the budget at most: with this clock a handful of ticks, a checkpoint included.
+    assert 60 <= row.charged_seconds <= 60 + 15
+    assert row.held_seconds > row.charged_seconds
+
+
+def events(folder: StudyFolder) -> list[LedgerEvent]:
+    return [event_from_row(line) for line in read_lines(folder.ledger)]
+
+
+def test_a_budget_in_seconds_ends_the_search_at_the_first_step_over_it(
+    study_of: StudyOf, dataset: Dataset, root: Path
+) -> None:
+    study, assignment = study_of(budget={"cpu_hours": 200 / 3600}), Assignment("das", 0, 0)
+    folder, clock = new_folder(root), TickingClock()
+    granted = clock() - 50  # the process took 50 s to start
+    run(trial(study, assignment, dataset, folder, granted=granted, clock=clock), folder)
+    [row] = folder.search_rows()
+    assert row.status == "budget"
+    assert 200 <= row.charged_seconds <= 200 + 5
+    # What the process cost before it worked on this search is held, and charged to none.
+    assert row.held_seconds - row.charged_seconds >= 50
+    last = [event for event in events(folder) if event.meter == "search"][-1]
+    assert sum(last.accounts.values()) == pytest.approx(row.held_seconds)
+
+
+def test_two_cpus_charge_twice(study_of: StudyOf, dataset: Dataset, root: Path) -> None:
+    study = study_of(budget={"cpu_hours": 200 / 3600}, resources={"cpus": 2}, methods={"das": {}})
+    folder = new_folder(root)
+    reports = run(trial(study, Assignment("das", 0, 0), dataset, folder, clock=TickingClock()), folder)
+    one = study_of(budget={"cpu_hours": 200 / 3600}, methods={"das": {}})
+    other = new_folder(root.with_name("one"))
+    run(trial(one, Assignment("das", 0, 0), dataset, other, clock=TickingClock()), other)
+    assert reports
+    assert folder.search_rows()[0].steps == pytest.approx(other.search_rows()[0].steps / 2, abs=2)
+
+
+def test_a_request_to_stop_ends_in_a_checkpoint(
+    study: StudyConfig, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
+    assignment = Assignment("rand_augment", 0, 0)
+    unbroken, stopped = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
+    run(trial(study, assignment, dataset, unbroken), unbroken)
+    reports = trial(study, assignment, dataset, stopped)
+    for report in islice(reports, 6):
+        write(stopped, report)
+    stopped.stop.touch()
+    rest = run(reports, stopped)
+    assert [report.stage for report in rest] == ["stopped"]
+    assert not stopped.search_rows()
+    stopped.stop.unlink()
+    run(trial(study, assignment, dataset, stopped), stopped)
+    assert outcome(stopped, assignment) == outcome(unbroken, assignment)
+
+
+def test_a_failing_method_is_a_failed_row_with_its_traceback(
+    study: StudyConfig, dataset: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, assignment = new_folder(root), Assignment("random", 0, 0)
+
+    def broken(self: RandomProposer, policy: Policy, score: float) -> None:
+        raise ZeroDivisionError("planted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RandomProposer, "tell", broken)
+        reports = run(trial(study, assignment, dataset, folder), folder)
+    assert reports[-1].error == "ZeroDivisionError: planted"
+    [row] = folder.search_rows()
+    assert row.status == "failed"
+    assert "planted" in (folder.errors / f"{assignment.id}.txt").read_text()
+    assert not folder.final_rows()
+    # Tried again once the cause is gone: the new row takes the failed one's place.
+    run(trial(study, assignment, dataset, folder), folder)
+    assert [row.status for row in folder.search_rows()] == ["budget"]
+    assert len(folder.final_rows()) == 2
+
+
+class Untouchable(np.ndarray):  # type: ignore[type-arg]
+    """An array that must not be read."""
+
+    def __getitem__(self, key: Any) -> Any:
+        raise AssertionError("a search read test data")
+
+
+@pytest.mark.parametrize("label", METHODS)
+def test_no_search_sees_test_data(label: str, study: StudyConfig, dataset: Dataset, root: Path) -> None:
+    hidden = replace(
+        dataset,
+        test_pixels=dataset.test_pixels.view(Untouchable),
+        test_labels=dataset.test_labels.view(Untouchable),
+    )
+    folder = new_folder(root)
+    for report in trial(study, Assignment(label, 0, 0), hidden, folder):
+        write(folder, report)
+        if report.row is not None:
+            break
+    [row] = folder.search_rows()
+    assert row.status != "failed"
+
+
+def test_the_grid_goes_seed_by_seed(study_of: StudyOf, study: StudyConfig) -> None:
+    study = study_of(seeds={"search": [3, 1], "final": [0]}, methods={"das": {}, "none": {}})
+    assert [assignment.id for assignment in grid(study)] == [
+        *("das-n0-s3", "none-n0-s3", "das-n2-s3", "none-n2-s3"),
+        *("das-n0-s1", "none-n0-s1", "das-n2-s1", "none-n2-s1"),
+    ]

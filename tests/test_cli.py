@@ -1,0 +1,112 @@
+"""The command line as a user meets it: light, clear about faults, nothing half-written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def dastune(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dastune", *arguments]
+    env = {**os.environ, "COLUMNS": "200", **environment}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def fault(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "digits_noise"], ["plan", "cifar10_noise"]])
+def test_help_and_plan_load_no_heavy_package(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['dastune', *{arguments!r}]\n"
+        "from dastune.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'matplotlib', 'pandas', 'optuna', 'numpy'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stderr.strip().endswith("HEAVY []")
+
+
+def test_import_loads_no_heavy_package(tmp_path: Path) -> None:
+    code = "import sys, dastune; print(sorted({'torch', 'ray', 'mlflow', 'pydantic'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_plan_counts_searches_and_device_time(tmp_path: Path) -> None:
+    changes = ["--set", "seeds.search=[0,1]", "--set", "space.noise.levels=[0,3]", "--budget", "0.5 cpu-hours"]
+    result = dastune("plan", "digits_noise", *changes, cwd=tmp_path)
+    assert result.returncode == 0
+    assert "24 searches = 6 methods x 2 noise levels x 2 seeds" in result.stdout
+    # 4 of the 6 methods search: 16 searches of half an hour.
+    assert "16 x 30 CPU-minutes = 8 CPU-hours" in result.stdout
+    assert "noise level 3   18 ops" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--set", "methods.dass={}"], "did you mean 'das'?"),
+        (["--set", "data.trian_images=5"], "did you mean 'train_images'?"),
+        (["--set", "space.noise.levels=[0,99]"], "level 99"),
+        (["--set", "seeds.search=[1,1]"], "1 is given twice"),
+        (["--set", "methods={}"], "methods"),
+        (["--set", "name=../evil"], "folder name"),
+        (["--budget", "3 gpu-hours"], "resources.gpus"),
+        (["--budget", "soon"], "cpu-seconds"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_faulty_study_is_one_message_and_nothing_else(
+    command: str, changes: list[str], message: str, tmp_path: Path
+) -> None:
+    assert message in fault(dastune(command, "digits_noise", *changes, cwd=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text("name: x\ndata: {name: digit}\nmethods: {das: {stages: many}}\nbudget: {steps: 0}\nseed: 1\n")
+    message = fault(dastune("run", "study.yaml", cwd=tmp_path))
+    for part in ("did you mean 'digits'?", "methods.das.stages", "budget.steps", "seed"):
+        assert part in message
+
+
+def test_an_existing_study_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "digits_noise").mkdir(parents=True)
+    assert "dastune resume runs/digits_noise" in fault(dastune("run", "digits_noise", cwd=tmp_path))
+
+
+def test_a_missing_data_set_names_the_remedy(tmp_path: Path) -> None:
+    closed = "http://127.0.0.1:9"
+    changes = ["--set", f"data.root={tmp_path / 'data'}", "--set", "resources.gpus=0", "--budget", "5 cpu-seconds"]
+    result = dastune(
+        "run", "cifar10_noise", *changes, cwd=tmp_path, http_proxy=closed, https_proxy=closed, no_proxy=""
+    )
+    assert "--set data.root=FOLDER" in fault(result)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unwritable_output_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "--output" in fault(dastune("run", "digits_noise", "--output", "file/runs", cwd=tmp_path))
+
+
+@pytest.mark.parametrize("command", ["resume", "report", "ui"])
+def test_a_folder_without_a_study_is_told(command: str, tmp_path: Path) -> None:
+    assert "holds no study" in fault(dastune(command, "nowhere", cwd=tmp_path))
+
+
+def test_packaged_studies_say_how_to_run_them() -> None:
+    for path in sorted((CHECKOUT / "search_spaces").glob("*.yaml")):
+        comment = path.read_text().partition("\nname:")[0]
+        assert f"dastune run {path.stem}" in comment or f"dastune run search_spaces/{path.name}" in comment
