@@ -62,8 +62,8 @@ release, over all attempts. **Charged** is what methods are compared on, and wha
 what is not the method's doing. That is the start of the worker process, the work lost when a process or machine dies
 after its last checkpoint, and the start-up and restore of the attempt that takes its place. All that a method causes
 stays in: every child training, discarded ones too, validation, selection, and the writing of checkpoints. A search ends
-when `charged` reaches the budget, or at `held` = 1.25 x budget, and is then marked as ended by the infrastructure.
-Final trainings are on a meter of their own, and no budget limits them.
+when `charged` reaches the budget, or when `held` without the start of processes is 1.25 x budget, and is then marked as
+ended by the infrastructure. Final trainings are on a meter of their own, and no budget limits them.
 """
 
 # Of a field's value; fields that are not here have none, or have it in their type.

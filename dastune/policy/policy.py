@@ -203,7 +203,7 @@ def _first_fault(error: ValidationError) -> str:
         return f"{where} is no key of the format"
     if first["type"].startswith("union_tag"):
         return f"{where}.kind must be one of {', '.join(kinds)}"
-    message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"].partition(",")[0]
     return f"{where}: {message.replace('Input should', 'must')}"
 
 

@@ -34,7 +34,7 @@ def space_of() -> Callable[..., SearchSpace]:
     return lambda *names: SearchSpace(tuple(SpaceOp(name, OPS[name].low, OPS[name].high) for name in names))
 
 
-class _PretendCuda(TorchDispatchMode):
+class _PretendCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside a FakeTensorMode: real tensors on the CPU, and on "cuda" fake ones, which raise when they are read."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -51,5 +51,5 @@ def pretend_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """A device "cuda" whose tensors have no values, so that code that would wait for a GPU raises."""
     for module in (policies, cell):
         monkeypatch.setattr(module, "device_generator", lambda generator, device: generator)
-    with FakeTensorMode(allow_non_fake_inputs=True), _PretendCuda():
+    with FakeTensorMode(allow_non_fake_inputs=True), _PretendCuda():  # type: ignore[no-untyped-call]
         yield torch.device("cuda")

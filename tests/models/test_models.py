@@ -12,7 +12,10 @@ from dastune.models.table import MODELS
 from dastune.models.wide_resnet import WideResNet, _Block
 from dastune.training.metrics import forward_flops, parameter_count
 
-NETWORKS = [("wide_resnet", {"depth": 10, "width": 1, "dropout": 0.3}), ("small_cnn", {"channels": 4})]
+NETWORKS: list[tuple[str, dict[str, Any]]] = [
+    ("wide_resnet", {"depth": 10, "width": 1, "dropout": 0.3}),
+    ("small_cnn", {"channels": 4}),
+]
 every_network = pytest.mark.parametrize(("name", "options"), NETWORKS, ids=[name for name, _ in NETWORKS])
 
 
@@ -88,7 +91,8 @@ def test_a_block_is_what_its_paper_says(inputs: int, outputs: int, stride: int) 
     x = torch.randn(2, inputs, 8, 8)
 
     def normed(norm: torch.nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-        return x / (1 + norm.eps) ** 0.5 * norm.weight[:, None, None] + norm.bias[:, None, None]
+        scaled: torch.Tensor = x / (1 + norm.eps) ** 0.5 * norm.weight[:, None, None]
+        return scaled + norm.bias[:, None, None]
 
     active = normed(block.norm1, x).clamp(min=0)
     inner = normed(block.norm2, F.conv2d(active, block.conv1.weight, stride=stride, padding=1)).clamp(min=0)

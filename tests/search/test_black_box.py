@@ -7,6 +7,7 @@ import pytest
 
 from dastune.policy.policy import NO_AUGMENTATION, Choice, Policy, Stages, Step
 from dastune.search.black_box import BlackBoxSearch
+from dastune.search.search import SearchProgress
 from dastune.seeds import derive
 from dastune.training.loop import Evaluation, Task, Training
 
@@ -46,7 +47,7 @@ class Listed:
 def test_every_policy_is_scored_by_a_child_of_its_own(make_task: MakeTask) -> None:
     task, proposer = make_task(), Listed()
     search = BlackBoxSearch(task, proposer, child_epochs=4, seed=5)
-    progress = []
+    progress: list[SearchProgress] = []
     while not progress or not progress[-1].done:
         progress.append(search.step(0.0))
     # A child: 12 training batches and, with 70 images to validate on, one evaluation.

@@ -47,12 +47,18 @@ def test_tau_learns_from_validation_and_weights_from_training_images(make_task: 
     search = searching(task, space_of("identity", "rotate"))
     seen: list[tuple[str, int]] = []
 
-    def spied(part: str, batch: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], Any]:
-        return lambda positions: (seen.append((part, len(positions))), batch(positions))[1]
-
-    for part in ("train", "held_out"):
+    def spy(part: str) -> None:
         images = getattr(task, part)
-        images.batch = spied(part, images.batch)
+        batch = images.batch
+
+        def spied(positions: torch.Tensor) -> Any:
+            seen.append((part, len(positions)))
+            return batch(positions)
+
+        images.batch = spied
+
+    spy("train")
+    spy("held_out")
     tau, weights = search.cell.tau_EK.detach().clone(), search._network.head.weight.detach().clone()
     search._update_tau()
     assert seen == [("held_out", 20)]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from dastune.augment.standard import StandardAugmentation
 from dastune.ops.table import OPS
 from dastune.policy.policy import NO_AUGMENTATION, Choice, Policy, Stages, Step, SubPolicies, SubPolicy
 from dastune.training import loop
@@ -105,7 +106,7 @@ def test_a_state_does_not_change_afterwards(make_task: MakeTask) -> None:
 
 
 def test_a_step_is_the_recipe_s_update_of_the_mean_cross_entropy(make_task: MakeTask) -> None:
-    task = make_task(standard=loop.StandardAugmentation())
+    task = make_task(standard=StandardAugmentation())
     training = Training(task, NO_AUGMENTATION, 2, seed=0)
     network = task.new_network(0)
     optimiser = task.recipe.optimiser(network)
@@ -124,7 +125,7 @@ def test_a_step_is_the_recipe_s_update_of_the_mean_cross_entropy(make_task: Make
 
 
 def test_training_ends_after_its_epochs_and_learns(make_task: MakeTask) -> None:
-    training = Training(make_task(standard=loop.StandardAugmentation()), NO_AUGMENTATION, 30, seed=0)
+    training = Training(make_task(standard=StandardAugmentation()), NO_AUGMENTATION, 30, seed=0)
     losses = []
     while not training.done:
         losses.append(float(training.step()))

@@ -1,0 +1,169 @@
+"""A whole study on a real Ray and a real MLflow store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dastune.config import StudyConfig
+from dastune.data.classification import Dataset
+from dastune.errors import UserError
+from dastune.folder import StudyFolder
+from dastune.orchestration.grid import grid
+from dastune.orchestration.study import StudyResult, resume, run
+from dastune.orchestration.trial import trial
+from dastune.policy.policy import load_policy
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:(ray|mlflow|pydantic|google)"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+StudyOf = Callable[..., StudyConfig]
+
+
+@pytest.fixture(scope="module")
+def finished(study_of: StudyOf, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, StudyResult]:
+    study = study_of(seeds={"search": [0], "final": [0]})
+    return study, run(study, output=tmp_path_factory.mktemp("runs"))
+
+
+def test_every_search_and_final_training_is_there_once(finished: tuple[StudyConfig, StudyResult]) -> None:
+    study, result = finished
+    assert not result.missing
+    assert not result.interrupted
+    ids = {assignment.id for assignment in grid(study)}
+    assert len(ids) == 12
+    for path, key in ((result.folder.searches, "id"), (result.folder.finals, "search_id")):
+        keys = [json.loads(line)[key] for line in path.read_text().splitlines()]
+        assert sorted(keys) == sorted(ids)
+    assert set(result.finals()["search_id"]) == ids
+    assert {path.stem for path in result.folder.policies.iterdir()} == ids
+
+
+def test_ray_changes_nothing(
+    finished: tuple[StudyConfig, StudyResult], dataset: Dataset, tmp_path: Path
+) -> None:
+    """The same searches in a plain loop in this process find the same policies and train to the same accuracy."""
+    study, result = finished
+    tested = {row.search_id: row.test_accuracy for row in result.final_rows}
+    for assignment in grid(study):
+        folder = StudyFolder(tmp_path / assignment.id)
+        finals = []
+        for report in trial(study, assignment, dataset, folder):
+            finals += report.finals
+        here, there = (load_policy(each.policy(assignment.id)) for each in (folder, result.folder))
+        assert here == there
+        assert [final.test_accuracy for final in finals] == [tested[assignment.id]]
+
+
+def test_the_folder_and_report_are_complete(finished: tuple[StudyConfig, StudyResult]) -> None:
+    study, result = finished
+    folder = result.folder
+    assert StudyConfig.model_validate(yaml.safe_load(folder.study.read_text())) == study
+    assert json.loads(folder.env.read_text())["versions"]["torch"]
+    for name in ("index.html", "figure9.png", "figure9.svg", "figure9.pdf", "tables.csv", "tables.md"):
+        assert (folder.report / name).stat().st_size > 0
+    assert not list(folder.checkpoints.glob("*.pt"))
+
+
+def test_mlflow_holds_the_execution_its_searches_and_their_final_trainings(
+    finished: tuple[StudyConfig, StudyResult],
+) -> None:
+    from mlflow import MlflowClient
+
+    study, result = finished
+    assert result.undelivered == 0
+    client = MlflowClient(f"sqlite:///{result.folder.mlflow_store}")
+    experiment = client.get_experiment_by_name(study.name)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
+    [execution] = [run for run, parent in parents.items() if parent is None]
+    searches = [run for run in runs if parents[run.info.run_id] == execution]
+    finals = [run for run in runs if parents[run.info.run_id] in {search.info.run_id for search in searches}]
+    assert len(searches) == len(finals) == 12
+    assert len(runs) == 1 + 12 + 12
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    tested = {row.search_id: row.test_accuracy for row in result.final_rows}
+    names = {search.info.run_id: search.info.run_name for search in searches}
+    for final in finals:
+        search = names[parents[final.info.run_id]]
+        assert final.data.metrics["test_accuracy"] == pytest.approx(tested[search])
+        assert final.inputs.dataset_inputs[0].dataset.name == "digits"
+    for search in searches:
+        assert search.data.params["method"] in study.methods
+        assert client.list_artifacts(search.info.run_id, "policy")
+    assert {artifact.path for artifact in client.list_artifacts(execution)} == {"report"}
+
+
+def test_resuming_a_finished_study_repeats_nothing(finished: tuple[StudyConfig, StudyResult]) -> None:
+    _, result = finished
+    before = {path: path.read_bytes() for path in (result.folder.searches, result.folder.finals, result.folder.ledger)}
+    again = resume(result.folder.root)
+    assert not again.missing
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_existing_folder_is_refused(finished: tuple[StudyConfig, StudyResult]) -> None:
+    study, result = finished
+    with pytest.raises(UserError, match="dastune resume"):
+        run(study, output=result.folder.root.parent)
+
+
+def test_more_gpus_than_there_are_is_told_before_anything_is_written(study_of: StudyOf, tmp_path: Path) -> None:
+    study = study_of(resources={"gpus": 64}, budget={"gpu_hours": 1})
+    with pytest.raises(UserError, match="each search holds 64 GPU"):
+        run(study, output=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_tracking_store_that_does_not_answer_is_told_and_leaves_nothing(study_of: StudyOf, tmp_path: Path) -> None:
+    study = study_of(tracking={"uri": "http://127.0.0.1:9"})
+    with pytest.raises(UserError, match="127.0.0.1:9"):
+        run(study, output=tmp_path / "runs")
+    assert not (tmp_path / "runs" / "small").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_and_resume_repeat_nothing(tmp_path: Path) -> None:
+    """A study in a process of its own, interrupted once it has some rows, then resumed to the end."""
+    command = [
+        *(sys.executable, "-m", "dastune", "run", "digits_noise", "--output", "runs", "--budget", "300 steps"),
+        *("--set", "seeds.search=[0]", "--set", "space.noise.levels=[0]", "--set", "final.epochs=3"),
+    ]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        for line in until(process.stderr, "final trainings 1/6"):
+            assert "FAILED" not in line
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "dastune resume runs/digits_noise" in rest
+    folder = StudyFolder(tmp_path / "runs" / "digits_noise")
+    done = {row.id: row for row in folder.search_rows()}
+    assert 1 <= len(done) < 6
+    result = resume(folder.root)
+    assert not result.missing
+    rows = {row.id: row for row in result.search_rows}
+    assert len(rows) == 6
+    assert all(rows[search] == row for search, row in done.items())
+    assert {row.steps for row in rows.values() if row.status == "budget"} == {300}
+
+
+def until(lines: Iterator[str], text: str) -> Iterator[str]:
+    for line in lines:
+        yield line
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} never came")

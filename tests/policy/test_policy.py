@@ -1,0 +1,249 @@
+"""Policies: plain data, JSON both ways, and what share of it is noise."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dastune.errors import UserError
+from dastune.ops.table import OPS
+from dastune.policy.policy import (
+    NO_AUGMENTATION,
+    Choice,
+    Edge,
+    Genotype,
+    Policy,
+    Stages,
+    Step,
+    SubPolicies,
+    SubPolicy,
+    load_policy,
+    noise_mass,
+    op_shares,
+    policy_from_json,
+    policy_text,
+    policy_to_json,
+)
+
+shares = st.floats(0, 1)
+weights = st.floats(0.1, 10)
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> Step:
+    low, high = sorted((draw(st.floats(0, 30)), draw(st.floats(0, 30))))
+    return Step(op=draw(st.sampled_from(list(OPS))), low=low, high=high, probability=draw(shares))
+
+
+@st.composite
+def genotypes(draw: st.DrawFn) -> Genotype:
+    inputs = draw(st.integers(1, 2))
+    nodes = []
+    for node in range(draw(st.integers(1, 3))):
+        edges = st.builds(Edge, source=st.integers(0, inputs + node - 1), step=steps())
+        nodes.append(tuple(draw(st.lists(edges, min_size=1, max_size=3))))
+    return Genotype(inputs=inputs, nodes=tuple(nodes))
+
+
+def tuples(of: st.SearchStrategy[Any], smallest: int = 0) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(of, min_size=smallest, max_size=3).map(tuple)
+
+
+policies: st.SearchStrategy[Policy] = st.one_of(
+    st.builds(
+        SubPolicies,
+        kind=st.just("sub_policies"),
+        sub_policies=tuples(st.builds(SubPolicy, steps=tuples(steps()), weight=weights), 1),
+    ),
+    st.builds(
+        Stages, kind=st.just("stages"), stages=tuples(tuples(st.builds(Choice, weight=weights, step=steps()), 1))
+    ),
+    genotypes(),
+)
+
+
+@given(policies)
+def test_policies_survive_json(policy: Policy) -> None:
+    text = json.dumps(policy_to_json(policy))
+    again = policy_from_json(json.loads(text))
+    assert again == policy
+    assert hash(again) == hash(policy)
+    assert len({policy, again}) == 1
+
+
+@given(policies)
+def test_shares_sum_to_one(policy: Policy) -> None:
+    found = op_shares(policy)
+    assert sum(found.values()) == pytest.approx(1)
+    assert all(share > 0 for share in found.values())
+    assert 0 <= noise_mass(policy) <= 1 + 1e-9
+
+
+def draw_ops(policy: Policy, random: Random) -> list[str]:
+    """Return the ops that one image goes through, skipped ones as identity."""
+
+    def applied(step: Step) -> str:
+        return step.op if random.random() < step.probability else "identity"
+
+    match policy:
+        case SubPolicies():
+            sub = random.choices(policy.sub_policies, [sub.weight for sub in policy.sub_policies])[0]
+            return [applied(step) for step in sub.steps] or ["identity"]
+        case Stages():
+            drawn = (random.choices(stage, [choice.weight for choice in stage])[0] for stage in policy.stages)
+            return [applied(choice.step) for choice in drawn] or ["identity"]
+        case Genotype():
+            return [applied(edge.step) for node in policy.nodes for edge in node]
+
+
+ROTATE = Step(op="rotate", low=5, high=20)
+SKIPPED = Step(op="invert", probability=0.25)
+NOISE = Step(op="constant", probability=0.5)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        NO_AUGMENTATION,
+        SubPolicies(
+            sub_policies=(
+                SubPolicy(steps=(ROTATE, SKIPPED), weight=3),
+                SubPolicy(steps=(NOISE,), weight=1),
+                SubPolicy(steps=(), weight=2),
+            )
+        ),
+        Stages(
+            stages=(
+                (Choice(weight=1, step=ROTATE), Choice(weight=2, step=NOISE), Choice(weight=0, step=SKIPPED)),
+                (Choice(weight=5, step=SKIPPED),),
+            )
+        ),
+        Genotype(
+            nodes=(
+                (Edge(source=0, step=ROTATE),),
+                (Edge(source=0, step=NOISE), Edge(source=1, step=SKIPPED), Edge(source=1, step=ROTATE)),
+            )
+        ),
+    ],
+    ids=["none", "sub_policies", "stages", "genotype"],
+)
+def test_shares_are_those_of_a_simulation(policy: Policy) -> None:
+    random, images = Random(0), 40_000
+    counted: Counter[str] = Counter()
+    for _ in range(images):
+        ops = draw_ops(policy, random)
+        for op in ops:
+            counted[op] += Fraction(1, len(ops))  # type: ignore[assignment]
+    simulated = {op: float(count) / images for op, count in counted.items()}
+    assert op_shares(policy) == pytest.approx(simulated, abs=0.01)
+    assert noise_mass(policy) == pytest.approx(simulated.get("constant", 0.0), abs=0.01)
+
+
+def test_noise_mass_of_plain_policies() -> None:
+    half = Stages(stages=((Choice(weight=1, step=ROTATE), Choice(weight=1, step=Step(op="constant"))),))
+    assert noise_mass(half) == 0.5
+    assert noise_mass(NO_AUGMENTATION) == 0
+    assert op_shares(NO_AUGMENTATION) == {"identity": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Step(op="rotat"), "'rotat' is no op; did you mean 'rotate'"),
+        (lambda: Step(op="rotate", low=2, high=1), "low 2 is above high 1"),
+        (lambda: Step(op="rotate", probability=1.5), "less than or equal to 1"),
+        (lambda: Step(op="rotate", low=float("nan")), "finite"),
+        (lambda: SubPolicies(sub_policies=()), "at least 1 item"),
+        (lambda: SubPolicies(sub_policies=(SubPolicy(steps=(), weight=0),)), "at least one must be positive"),
+        (lambda: Stages(stages=((Choice(weight=0, step=ROTATE),),)), "weights of stage 0 sum to 0"),
+        (lambda: Genotype(nodes=((Edge(source=1, step=ROTATE),),)), "node 0 reads state 1; it may read 0 to 0"),
+    ],
+)
+def test_impossible_policies(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make()
+
+
+def test_policies_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        ROTATE.low = 3  # type: ignore[misc]
+
+
+@given(policy=policies)
+def test_policy_files_hold_the_policy(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("policies") / "policy.json"
+    path.write_text(policy_text(policy, {"study": "x", "seed": 3}))
+    assert load_policy(path) == policy
+    assert json.loads(path.read_text())["provenance"] == {"study": "x", "seed": 3}
+
+
+def change(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(data: dict[str, Any]) -> None:
+        inner: Any = data
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = to
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change("version", to=2), "policy format 2 is newer than this dastune reads (1); upgrade"),
+        (change("version", to=0), "version: must be greater than or equal to 1; the file is damaged"),
+        (
+            change("semantics", to="dastune-2"),
+            "its semantics 'dastune-2' are unknown to this dastune ('dastune-1'); upgrade",
+        ),
+        (change("format", to="x"), "is no policy file; its JSON must be a mapping with the format 'dastune-policy'"),
+        (change("extra", to=1), "extra is no key of the format; the file is damaged"),
+        (
+            change("policy", "kind", to="x"),
+            "policy.kind must be one of sub_policies, stages, genotype; the file is damaged",
+        ),
+        (
+            change("policy", "stages", 0, 0, "step", "op", to="rotat"),
+            "policy.stages[0][0].step.op: 'rotat' is no op; did you mean 'rotate'?; the file is damaged",
+        ),
+        (
+            change("policy", "stages", 0, 0, to={"weight": 1}),
+            "policy.stages[0][0].step is missing; the file is damaged",
+        ),
+        (
+            change("policy", "stages", 0, 0, "weight", to="x"),
+            "policy.stages[0][0].weight: must be a valid number; the file is damaged",
+        ),
+        (lambda data: data.pop("policy"), "policy is missing; the file is damaged"),
+    ],
+)
+def test_damaged_policy_files(damage: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    policy = Stages(stages=((Choice(weight=1, step=ROTATE),),))
+    data = json.loads(policy_text(policy, {}))
+    damage(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError) as caught:
+        load_policy(path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"[]", b"3"])
+def test_files_that_are_no_policies(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"policy\.json: is no (JSON|policy file)"):
+        load_policy(path)
+
+
+def test_a_missing_policy_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be read.*give the path of a policy file"):
+        load_policy(tmp_path / "none.json")
