@@ -61,7 +61,16 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         kind = "a list" if isinstance(raw, list) else "a text" if isinstance(raw, str) else f"the value {raw!r}"
         raise UserError(f"{path}: holds {kind}; must be a mapping with keys such as name, data, methods and budget")
+    if _contains_itself(raw):
+        raise UserError(f"{path}: an alias (*name) stands inside of what it refers to; write the value out")
     return raw
+
+
+def _contains_itself(value: Any, above: tuple[int, ...] = ()) -> bool:
+    if id(value) in above or not isinstance(value, dict | list):
+        return id(value) in above
+    items = value.values() if isinstance(value, dict) else value
+    return any(_contains_itself(item, (*above, id(value))) for item in items)
 
 
 def _explain(error: yaml.YAMLError) -> str:

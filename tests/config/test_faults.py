@@ -274,6 +274,7 @@ def test_all_faults_at_once_in_the_order_of_the_file(refused: Callable[..., str]
         ("data: {name: x, name: y}", "study.yaml, line 1, column 17: the key 'name' is given twice"),
         ("{[1]: 2}", "study.yaml, line 1, column 2: is not valid YAML: found unhashable key"),
         ("a: *b", "study.yaml, line 1, column 4: is not valid YAML: found undefined alias 'b'"),
+        ("a: &a [*a]", "study.yaml: an alias (*name) stands inside of what it refers to; write the value out"),
         ("a: 2024-13-01", "study.yaml: is not valid YAML: month must be in 1..12"),
         ("[" * 1500, "study.yaml: is nested too deeply for a study"),
         (

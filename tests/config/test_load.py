@@ -263,6 +263,6 @@ def test_the_small_form_in_the_cifar10_studys_comments_loads() -> None:
     words = comment.partition("\n#\n")[0].replace("\\\n#", "").split()
     overrides = [word for before, word in pairwise(words) if before == "--set"]
     study = load_study("cifar10_noise", overrides=overrides, budget="60 cpu-seconds")
-    assert len(overrides) == 10
+    assert len(overrides) == 11
     assert study.resources.gpus == 0
     assert study.data.train_images == 4000

@@ -9,6 +9,7 @@ from dastune.policy.policy import NO_AUGMENTATION, Choice, Policy, Stages, Step
 from dastune.search.black_box import BlackBoxSearch
 from dastune.search.search import SearchProgress
 from dastune.seeds import derive
+from dastune.training import loop
 from dastune.training.loop import Evaluation, Task, Training
 
 MakeTask = Callable[..., Task]
@@ -84,6 +85,29 @@ def test_a_child_that_is_not_finished_does_not_count(make_task: MakeTask) -> Non
     assert search.best() == NO_AUGMENTATION
     search.step(0.0)
     assert search.best() == LISTED[0]
+
+
+@pytest.mark.parametrize("taken", [1, 3, 4, 5, 6, 8])  # in the training and in the evaluation of both children
+def test_resuming_is_not_noticed(
+    taken: int,
+    make_task: MakeTask,
+    through_a_file: Callable[[dict[str, Any]], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 30)  # 3 batches of training and 3 of evaluation a child
+
+    def begun(steps: int) -> BlackBoxSearch:
+        search = BlackBoxSearch(make_task(), Listed(), child_epochs=1, seed=0)
+        for _ in range(steps):
+            search.step(0.0)
+        return search
+
+    unbroken, second = begun(12), begun(0)
+    second.load_state_dict(through_a_file(begun(taken).state_dict()))
+    for _ in range(12 - taken):
+        second.step(0.0)
+    assert second.summary() == unbroken.summary()
+    assert second.step(0.0).done
 
 
 @pytest.mark.parametrize("policies", [(), LISTED[:1]])

@@ -105,6 +105,22 @@ def test_a_whole_search_decides_every_edge(make_task: MakeTask, space_of: SpaceO
     assert [edge.step.op for edge in (*first, *second)] == list(ops.values())
 
 
+def test_decisions_and_removed_edges_survive_a_resume(
+    make_task: MakeTask, space_of: SpaceOf, through_a_file: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    space = space_of("identity", "rotate")
+    first, second = (searching(make_task(), space, inputs=2, nodes=2, seed=seed) for seed in (0, 1))
+    for i in range(200):
+        first.step(i / 200)
+    assert first.cell.removed
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert (second.cell.decided, second.cell.removed) == (first.cell.decided, first.cell.removed)
+    for search in (first, second):
+        search.step(0.99)
+    assert second.best() == first.best()
+    assert torch.equal(second._network.head.weight, first._network.head.weight)
+
+
 def test_candidates_of_a_decision_see_the_same_draws(make_task: MakeTask, space_of: SpaceOf) -> None:
     task = make_task()
     search = searching(task, space_of("rotate", "additive_gaussian", "gaussian_replace"))
