@@ -1,4 +1,7 @@
-"""How quick the command line is: python benchmarks/start.py. Prints the median of 7 runs and exits 1 on a missed bar."""
+"""How quick the command line is: python benchmarks/start.py.
+
+Prints the median wall time of 7 runs of each command, and exits 1 on a missed bar.
+"""
 
 import statistics
 import subprocess

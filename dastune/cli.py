@@ -77,12 +77,13 @@ def report(folder: FolderArgument) -> None:
 
     from dastune.folder import StudyFolder
     from dastune.report.page import write_report
+    from dastune.report.plan import read_plan, rows_in_order
     from dastune.report.stats import cells
     from dastune.report.tables import console as table
 
     study = StudyFolder.existing(folder)
     page = write_report(study)
-    Console().print(table(cells(study.search_rows(), study.final_rows())))
+    Console().print(table(cells(*rows_in_order(study, read_plan(study.study)))))
     typer.echo(f"report  {page}")
 
 

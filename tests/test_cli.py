@@ -89,9 +89,7 @@ def test_an_existing_study_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_missing_data_set_names_the_remedy(tmp_path: Path) -> None:
     closed = "http://127.0.0.1:9"
     changes = ["--set", f"data.root={tmp_path / 'data'}", "--set", "resources.gpus=0", "--budget", "5 cpu-seconds"]
-    result = dastune(
-        "run", "cifar10_noise", *changes, cwd=tmp_path, http_proxy=closed, https_proxy=closed, no_proxy=""
-    )
+    result = dastune("run", "cifar10_noise", *changes, cwd=tmp_path, http_proxy=closed, https_proxy=closed, no_proxy="")
     assert "--set data.root=FOLDER" in fault(result)
     assert not (tmp_path / "runs").exists()
 
@@ -110,3 +108,10 @@ def test_packaged_studies_say_how_to_run_them() -> None:
     for path in sorted((CHECKOUT / "search_spaces").glob("*.yaml")):
         comment = path.read_text().partition("\nname:")[0]
         assert f"dastune run {path.stem}" in comment or f"dastune run search_spaces/{path.name}" in comment
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_an_address_where_nothing_answers_is_told(address: str, tmp_path: Path) -> None:
+    message = fault(dastune("run", "digits_noise", "--address", address, cwd=tmp_path))
+    assert address in message
+    assert not list(tmp_path.iterdir())

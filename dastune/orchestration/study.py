@@ -29,6 +29,7 @@ from dastune.orchestration.records import Records
 from dastune.orchestration.trial import Report
 from dastune.orchestration.tuner import Devices, check_devices, cluster, run_on_cluster, run_trials
 from dastune.report.page import write_report
+from dastune.report.plan import read_plan, rows_in_order
 from dastune.tracking import DatasetInfo, Tracker
 
 STOP_SECONDS = 20.0  # after Ctrl-C trials get so long to checkpoint
@@ -156,8 +157,8 @@ def _execute(
     page = write_report(folder)
     missing = tuple(assignment.id for assignment in unfinished(study, folder))
     undelivered = records.close(page, "KILLED" if interrupted else "FAILED" if missing else "FINISHED", FLUSH_SECONDS)
-    rows, finals = tuple(folder.search_rows()), tuple(folder.final_rows())
-    return StudyResult(folder, missing, interrupted, undelivered, page, rows, finals)
+    rows, finals = rows_in_order(folder, read_plan(folder.study))
+    return StudyResult(folder, missing, interrupted, undelivered, page, tuple(rows), tuple(finals))
 
 
 @contextmanager

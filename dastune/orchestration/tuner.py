@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -67,6 +68,7 @@ def cluster(address: str | None, *, object_store_bytes: int | None = None) -> It
     if ray.is_initialized():
         yield _devices(ray)
         return
+    _check_answers(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None:
         options |= {"include_dashboard": False, "object_store_memory": object_store_bytes}
@@ -96,6 +98,7 @@ def run_on_cluster(address: str, function: Callable[[], Result]) -> Result:
             f"--address {address}: needs Ray's client: pip install 'dastune[client]'; or run on a node of the cluster "
             "with --address auto"
         )
+    _check_answers(address)
     ray = _ray(address)
     try:
         ray.init(address, log_to_driver=True, logging_level=logging.ERROR)
@@ -126,7 +129,23 @@ def _ray(address: str | None) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     import ray
 
+    # Tune's own words about state files and retries; what a person must know is said by us.
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     return ray
+
+
+def _check_answers(address: str | None) -> None:
+    """Raise UserError if nothing listens at a host:port address; Ray itself would try for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--address {address}: nothing answers there ({error}); start a cluster with `ray start --head`, or leave "
+            "--address out to run on this machine"
+        ) from error
 
 
 def _devices(ray: Any) -> Devices:

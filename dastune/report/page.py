@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from dastune.errors import UserError
-from dastune.folder import FinalRow, SearchRow, StudyFolder, write_atomic
+from dastune.folder import StudyFolder, write_atomic
 from dastune.report import figures, sections
 from dastune.report.markup import Markup, element, joined
-from dastune.report.plan import Plan, progress, read_plan
+from dastune.report.plan import progress, read_plan, rows_in_order
 from dastune.report.stats import cells
 from dastune.report.tables import markdown, write_csv
 
@@ -25,7 +24,7 @@ def write_report(folder: StudyFolder) -> Path:
         UserError: a row does not have the fields of this version.
     """
     plan = read_plan(folder.study)
-    searches, finals = _rows(folder, plan)
+    searches, finals = rows_in_order(folder, plan)
     state = progress(plan, searches, finals)
     found = cells(searches, finals)
     write_csv(found, folder.report / "tables.csv")
@@ -46,23 +45,6 @@ def write_report(folder: StudyFolder) -> Path:
     page = folder.report / "index.html"
     write_atomic(page, _document(name, parts))
     return page
-
-
-def _rows(folder: StudyFolder, plan: Plan | None) -> tuple[list[SearchRow], list[FinalRow]]:
-    """Read the rows, in the study's order of methods, so that colours do not depend on what finished first."""
-    try:
-        searches, finals = folder.search_rows(), folder.final_rows()
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder.root}: a row of searches.jsonl or finals.jsonl does not have this version's fields ({error}); "
-            "make the report with the version that ran the study (see env.json)"
-        ) from error
-    order = {label: place for place, label in enumerate(plan.methods)} if plan else {}
-
-    def place(row: SearchRow | FinalRow) -> int:
-        return order.get(row.method, len(order))
-
-    return sorted(searches, key=place), sorted(finals, key=place)
 
 
 def _document(name: str, parts: Sequence[Markup]) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from dastune.folder import FinalRow, SearchRow
+from dastune.errors import UserError
+from dastune.folder import FinalRow, SearchRow, StudyFolder
 
 # methods that a search must beat
 CONTROLS = ("none", "trivial", "random")
@@ -93,3 +94,24 @@ def progress(plan: Plan | None, searches: list[SearchRow], finals: list[FinalRow
         missing_searches=missing_searches,
         missing_finals=missing_finals,
     )
+
+
+def rows_in_order(folder: StudyFolder, plan: Plan | None) -> tuple[list[SearchRow], list[FinalRow]]:
+    """Read the rows, in the study's order of methods, so that colours do not depend on what finished first.
+
+    Raises:
+        UserError: a row does not have the fields of this version.
+    """
+    try:
+        searches, finals = folder.search_rows(), folder.final_rows()
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder.root}: a row of searches.jsonl or finals.jsonl does not have this version's fields ({error}); "
+            "make the report with the version that ran the study (see env.json)"
+        ) from error
+    order = {label: place for place, label in enumerate(plan.methods)} if plan else {}
+
+    def place(row: SearchRow | FinalRow) -> int:
+        return order.get(row.method, len(order))
+
+    return sorted(searches, key=place), sorted(finals, key=place)

@@ -50,9 +50,7 @@ def test_every_search_and_final_training_is_there_once(finished: tuple[StudyConf
     assert {path.stem for path in result.folder.policies.iterdir()} == ids
 
 
-def test_ray_changes_nothing(
-    finished: tuple[StudyConfig, StudyResult], dataset: Dataset, tmp_path: Path
-) -> None:
+def test_ray_changes_nothing(finished: tuple[StudyConfig, StudyResult], dataset: Dataset, tmp_path: Path) -> None:
     """The same searches in a plain loop in this process find the same policies and train to the same accuracy."""
     study, result = finished
     tested = {row.search_id: row.test_accuracy for row in result.final_rows}
@@ -129,7 +127,7 @@ def test_more_gpus_than_there_are_is_told_before_anything_is_written(study_of: S
 
 def test_a_tracking_store_that_does_not_answer_is_told_and_leaves_nothing(study_of: StudyOf, tmp_path: Path) -> None:
     study = study_of(tracking={"uri": "http://127.0.0.1:9"})
-    with pytest.raises(UserError, match="127.0.0.1:9"):
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9"):
         run(study, output=tmp_path / "runs")
     assert not (tmp_path / "runs" / "small").exists()
 
