@@ -55,10 +55,12 @@ class AutoAugment(Strict):
 
 
 class RandAugment(Strict):
-    """RandAugment (arXiv 1909.13719): a grid over N ops and one magnitude M for all."""
+    """RandAugment (arXiv 1909.13719): N ops and one magnitude M for all, chosen from a grid."""
 
     method: Literal["rand_augment"]
     """Which search; the label if left out."""
+    search: Literal["grid", "tpe"] = "grid"
+    """How points are chosen: the whole grid, coarse to fine, or Optuna's TPE."""
     n: Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(distinct)] = (1, 2, 3)
     """Numbers of ops per image."""
     m: Annotated[tuple[Annotated[Whole, Field(ge=0, le=10)], ...], Field(min_length=1), AfterValidator(distinct)] = (

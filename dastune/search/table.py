@@ -14,6 +14,7 @@ from dastune.search.das_paper import PaperSearch
 from dastune.search.rand_augment import RandAugmentProposer
 from dastune.search.random_policies import RandomProposer
 from dastune.search.search import Search
+from dastune.search.tpe import TPEProposer
 from dastune.training.loop import Task
 
 
@@ -59,7 +60,8 @@ def _auto_augment(options: study.AutoAugment, setting: Setting) -> Search:
 
 
 def _rand_augment(options: study.RandAugment, setting: Setting) -> Search:
-    proposer = RandAugmentProposer(setting.space, setting.seed, n=options.n, m=options.m)
+    propose = TPEProposer if options.search == "tpe" else RandAugmentProposer
+    proposer = propose(setting.space, setting.seed, n=options.n, m=options.m)
     return BlackBoxSearch(setting.task, proposer, setting.child_epochs, setting.seed)
 
 

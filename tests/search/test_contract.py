@@ -26,6 +26,7 @@ METHODS: dict[str, tuple[study.Method, float]] = {
     "das_paper": (PAPER, math.log10(4 * 4**2)),
     "auto_augment": (study.AutoAugment(method="auto_augment", sub_policies=2), 4 * math.log10(4 * 11 * 10)),
     "rand_augment": (study.RandAugment(method="rand_augment", n=(1, 2), m=(3, 9)), math.log10(4)),
+    "rand_augment_tpe": (study.RandAugment(method="rand_augment", search="tpe", n=(1, 2), m=(3, 9)), math.log10(4)),
     "random": (study.Random(method="random", sub_policies=2), 4 * math.log10(4 * 11 * 10)),
     "trivial": (study.Trivial(method="trivial"), 0.0),
     "none": (study.NoAugmentation(method="none"), 0.0),
