@@ -57,7 +57,7 @@ class LedgerEvent:
         attempt: 0, 1, ... for every process that worked on the search.
         sequence: ascending within (search, attempt, meter).
         accounts: device-seconds since grant by sub-account; they sum to what was held.
-        steps: optimiser steps of the search so far, over all attempts.
+        steps: optimiser steps of the search, or of the final training, so far, over all attempts.
         durable: the work up to here would survive the process (a checkpoint was written, or the meter was closed).
         closed: the process let go of its devices by itself.
         unix_time: when, by the clock of the process' host; for people, never to be subtracted across hosts.

@@ -123,13 +123,17 @@ class _Trial:
         self._meter.book("process")
         self._before = 0.0
         self._held_before = 0.0
-        self._steps = 0
+        self._steps = self._final_steps = 0
         self._row: SearchRow | None = None
         self._points: list[Point] = []
         self._events: list[LedgerEvent] = []
 
     def _new_meter(self, meter: Meter, granted: float | None = None) -> AttemptMeter:
         return AttemptMeter(self._assignment.id, self._attempt, meter, self._share, self._clock, granted=granted)
+
+    def _event(self, *, durable: bool, closed: bool = False) -> LedgerEvent:
+        steps = self._steps if self._meter.meter == "search" else self._final_steps
+        return self._meter.event(steps, durable=durable, closed=closed)
 
     # The search
 
@@ -217,7 +221,7 @@ class _Trial:
             policy=str(path.relative_to(self._folder.root)),
             status=status,
         )
-        self._events.append(self._meter.event(self._steps, durable=True, closed=True))
+        self._events.append(self._event(durable=True, closed=True))
         values = {**summary, "noise_mass": self._row.noise_mass, "charged_seconds": self._row.charged_seconds}
         self._point(assignment.id, int(self._charged), {**values, "held_seconds": self._row.held_seconds})
         return self._report("searched", booked=True)
@@ -253,6 +257,7 @@ class _Trial:
         while not final.done:
             at = self._clock()
             new_loss = final.step()
+            self._final_steps = final.training.steps
             if new_loss is not None:
                 loss = new_loss
                 training_seconds += self._clock() - at
@@ -286,7 +291,7 @@ class _Trial:
             parameters=result.parameters,
             flops=result.flops,
         )
-        self._events.append(self._meter.event(final.training.steps, durable=True, closed=True))
+        self._events.append(self._event(durable=True, closed=True))
         values = {"test_accuracy": row.test_accuracy, "test_loss": row.test_loss, "seconds": row.seconds}
         self._point(key, study.final.epochs, values)
         report = self._report("finished", booked=True)
@@ -299,7 +304,7 @@ class _Trial:
         """Write everything, then book the time; the ledger learns of it with the next report."""
         self._synchronise()
         begun = self._clock()
-        event = self._meter.event(self._steps, durable=True)
+        event = self._event(durable=True)
         content = {
             "stage": stage,
             "state": dict(state),
@@ -349,7 +354,7 @@ class _Trial:
     def _report(self, stage: str, *, booked: bool = False) -> Report:
         """Hand over what has gathered; between meters, `booked` says that nothing more is to be booked."""
         if not booked:
-            self._events.append(self._meter.event(self._steps, durable=False))
+            self._events.append(self._event(durable=False))
         charged = self._row.charged_seconds if self._row else self._charged
         row = self._row if stage == "searched" else None
         report = Report(self._assignment.id, stage, charged, self._steps, self._events, self._points, row)
@@ -359,13 +364,13 @@ class _Trial:
 
     def stopped(self) -> Report:
         """Close the meter of a trial that stops because the study does."""
-        self._events.append(self._meter.event(self._steps, durable=True, closed=True))
+        self._events.append(self._event(durable=True, closed=True))
         return self._report("stopped", booked=True)
 
     def failed(self, error: Exception) -> Report:
         """Close the meter and report a failed search, or only the error if the search itself is done."""
         self._meter.book("failed")
-        self._events.append(self._meter.event(self._steps, durable=True, closed=True))
+        self._events.append(self._event(durable=True, closed=True))
         report = self._report("failed", booked=True)
         report.error = f"{type(error).__name__}: {error}"
         if self._row is None:

@@ -17,7 +17,7 @@ from dastune.policy.policy import Policy
 from dastune.seeds import derive, generator
 from dastune.training.optim import Recipe, set_learning_rate
 
-EVALUATION_BATCH = 500  # images; without a graph, several times a training batch fits
+EVALUATION_BATCH = 250  # images; without a graph, several times a training batch fits
 
 
 @dataclass(frozen=True)
