@@ -119,12 +119,14 @@ class Progress:
             finals = sum(1 for search, _ in self._finals if search in mine)
             expected = len(mine) * len(self._study.seeds.final)
             charged = sum(row.charged_seconds for row in rows)
+            budget = self._study.budget.per_search().seconds
+            of = f" of {duration(budget * len(mine))}" if budget and charged > 0.1 else ""
             table.add_row(
                 label,
                 f"{len(rows)}/{len(mine)}",
                 f"{finals}/{expected}",
                 "" if best is None else f"{100 * best:.1f} %",
-                duration(charged),
+                duration(charged) + of,
             )
         return Group(self._headline(), table, *self._running_lines())
 

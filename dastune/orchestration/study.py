@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -118,8 +118,12 @@ def resume(root: str | Path, *, address: str | None = None, console: Console | N
             f"was {began_with}); put the former one back, or run the study anew under another name"
         )
     folder.stop.unlink(missing_ok=True)
-    with cluster(address, object_store_bytes=_object_store(dataset, address)) as devices:
-        check_devices(devices, study)
+    # A finished study needs no cluster: its report is made again, and MLflow gets what it has not had.
+    store = _object_store(dataset, address)
+    joined = cluster(address, object_store_bytes=store) if unfinished(study, folder) else nullcontext()
+    with joined as devices:
+        if devices is not None:
+            check_devices(devices, study)
         tracker = _tracker(study, folder, dataset, required=False)
         return _execute(study, folder, dataset, devices, tracker, console or Console(stderr=True))
 
@@ -129,10 +133,15 @@ def _from_outside(address: str | None) -> TypeGuard[str]:
 
 
 def _execute(
-    study: StudyConfig, folder: StudyFolder, dataset: Dataset, devices: Devices, tracker: Tracker, console: Console
+    study: StudyConfig,
+    folder: StudyFolder,
+    dataset: Dataset,
+    devices: Devices | None,
+    tracker: Tracker,
+    console: Console,
 ) -> StudyResult:
     todo = unfinished(study, folder)
-    slots = devices.slots(study.resources)
+    slots = devices.slots(study.resources) if devices is not None else 0
     records = Records(study, folder, tracker)
     with _interruption(folder) as interrupted_at, Progress(study, todo, slots, console) as progress:
         if todo:

@@ -14,14 +14,6 @@ from dastune.ops.table import OPS
 from dastune.policy.space import SearchSpace, SpaceOp
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def images() -> torch.Tensor:
     """Twelve smooth random images (12, 3, 16, 20), float32 in [0, 1]."""

@@ -1,18 +1,8 @@
 """Real images for the ops' tests, and one torch thread."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from sklearn.datasets import load_sample_images
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,14 @@
 """A study small enough for a test, with real digits and every method."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from dastune.config import StudyConfig
 from dastune.config.defaults import with_defaults
 from dastune.data.classification import Dataset
 from dastune.data.embedded import digits
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """One torch thread, spaces, and tasks on real digits."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,14 +14,6 @@ from dastune.ops.table import OPS
 from dastune.policy.space import SearchSpace, SpaceOp
 from dastune.training.loop import Task
 from dastune.training.optim import Recipe
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""One torch thread."""
+"""What all tests share: one torch thread, so that tests beside each other do not fight for cores."""
 
 from collections.abc import Iterator
 
