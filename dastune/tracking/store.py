@@ -46,7 +46,9 @@ class Store:
         found = self._client.get_experiment_by_name(self._experiment)
         if found is None:
             root = artifact_root(self._folder, self._uri)
-            self._experiment_id = self._client.create_experiment(self._experiment, root)
+            # So that the UI opens on training runs, and not on what it has for language models.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            self._experiment_id = self._client.create_experiment(self._experiment, root, kind)
         elif found.lifecycle_stage == "deleted":
             raise RuntimeError(f"its experiment {self._experiment!r} is deleted; restore it, or rename the study")
         else:
