@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Meter = Literal["search", "final"]
-DeviceKind = Literal["gpu", "cpu"]
 
 HELD_LIMIT = 1.25  # of the budget: a search that infrastructure keeps interrupting ends here
 
-# Sub-accounts that are held but not charged: the imports of a process (it serves many searches; which one pays is
-# chance), and what an undisturbed machine would not have spent, in the attempts after the first.
-PROCESS_ACCOUNT = "process"
+# Sub-accounts that are held but not charged: the start of a process (it serves many searches; which one pays is
+# chance), waiting for the driver to take a report, and, in the attempts after the first, what an undisturbed machine
+# would not have spent.
+FREE_ACCOUNTS = ("process", "report")
 REPEATED_ACCOUNTS = ("startup", "restore")
 
 
@@ -83,6 +83,8 @@ class LedgerEvent:
 class AttemptMeter:
     """Books the device time of one attempt into sub-accounts: every instant belongs to exactly one.
 
+    `mark` is the clock's time up to which all is booked.
+
     Args:
         clock: monotonic seconds; a fake in tests.
         share: devices held (`device_share`).
@@ -99,13 +101,13 @@ class AttemptMeter:
     _sequence: int = 0
 
     def __post_init__(self) -> None:
-        self._mark = self.clock() if self.granted is None else self.granted
+        self.mark = self.clock() if self.granted is None else self.granted
 
     def book(self, account: str) -> None:
         """Book the time since the last call (or the grant) under `account`."""
         now = self.clock()
-        self.accounts[account] = self.accounts.get(account, 0.0) + (now - self._mark) * self.share
-        self._mark = now
+        self.accounts[account] = self.accounts.get(account, 0.0) + (now - self.mark) * self.share
+        self.mark = now
 
     @property
     def held(self) -> float:
@@ -114,8 +116,8 @@ class AttemptMeter:
 
     @property
     def held_working(self) -> float:
-        """Device-seconds booked so far without the process' own start: what the limit of held time is applied to."""
-        return self.held - self.accounts.get(PROCESS_ACCOUNT, 0.0)
+        """Device-seconds booked so far without FREE_ACCOUNTS: what the limit of held time is applied to."""
+        return _working(self.accounts)
 
     @property
     def charged(self) -> float:
@@ -131,8 +133,12 @@ class AttemptMeter:
         )
 
 
+def _working(accounts: Mapping[str, float]) -> float:
+    return sum(seconds for account, seconds in accounts.items() if account not in FREE_ACCOUNTS)
+
+
 def _charged(attempt: int, accounts: Mapping[str, float]) -> float:
-    free = (PROCESS_ACCOUNT, *(REPEATED_ACCOUNTS if attempt > 0 else ()))
+    free = (*FREE_ACCOUNTS, *(REPEATED_ACCOUNTS if attempt > 0 else ()))
     return sum(seconds for account, seconds in accounts.items() if account not in free)
 
 
@@ -140,11 +146,12 @@ def _charged(attempt: int, accounts: Mapping[str, float]) -> float:
 class Charge:
     """What a search has used up to now, read from the ledger.
 
-    `held`, `charged`, `lost` in device-seconds; `attempts` is how many processes have worked on it, so the number of
-    the next attempt; `steps` counts the durable ones.
+    `held`, `charged` and `lost` are in device-seconds; `held_working` is held without FREE_ACCOUNTS.
+    `attempts` is how many processes have worked on the search; `steps` counts the durable ones.
     """
 
     held: float = 0.0
+    held_working: float = 0.0
     charged: float = 0.0
     lost: float = 0.0
     steps: int = 0
@@ -169,7 +176,7 @@ class Ledger:
 
         Call it for a search that no process works on at the moment (at a restart, or when it has ended).
         """
-        held = charged = lost = 0.0
+        held = held_working = charged = lost = 0.0
         steps = 0
         attempts = self._events.get((search, meter), {})
         for number, by_sequence in sorted(attempts.items()):
@@ -177,12 +184,13 @@ class Ledger:
             durable = [event for event in by_sequence.values() if event.durable]
             kept = max(durable, key=lambda event: event.sequence) if durable else None
             held += last.held
+            held_working += _working(last.accounts)
             if kept is not None:
                 charged += _charged(number, kept.accounts)
                 steps = kept.steps
             # A dead attempt's start-up is lost with it unless something durable came of it.
             lost += last.held - (kept.held if kept else 0.0)
-        return Charge(held, charged, lost, steps, max(attempts, default=-1) + 1)
+        return Charge(held, held_working, charged, lost, steps, max(attempts, default=-1) + 1)
 
 
 def event_from_row(row: Mapping[str, Any]) -> LedgerEvent:

@@ -141,6 +141,7 @@ class StudyFolder:
         self.policies = self.root / "policies"
         self.checkpoints = self.root / "checkpoints"
         self.errors = self.root / "errors"
+        self.lock = self.root / "lock"
         self.stop = self.root / "stop"  # while it is there, trials checkpoint and end
         self.report = self.root / "report"
         self.mlflow_store = self.root / "mlflow.db"

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from dastune.budget import (
     HELD_LIMIT,
-    PROCESS_ACCOUNT,
     AttemptMeter,
     Budget,
     Ledger,
@@ -21,7 +20,7 @@ from dastune.budget import (
 )
 
 SEARCH = "das-n0-s0"
-FREE_OF_CHARGE = {"startup": 5.0, "restore": 3.0, PROCESS_ACCOUNT: 2.0}
+FREE_OF_CHARGE = {"startup": 5.0, "restore": 3.0, "process": 2.0}
 
 
 @dataclass
@@ -79,7 +78,7 @@ def events() -> st.SearchStrategy[list[LedgerEvent]]:
         for attempt in range(draw(st.integers(0, 4))):
             accounts: dict[str, float] = {}
             for sequence in range(draw(st.integers(0, 5))):
-                account = draw(st.sampled_from(["startup", "restore", "search", "checkpoint", PROCESS_ACCOUNT]))
+                account = draw(st.sampled_from(["startup", "restore", "search", "checkpoint", "process"]))
                 accounts[account] = accounts.get(account, 0.0) + draw(st.floats(0, 100))
                 event = LedgerEvent(
                     SEARCH, attempt, sequence, "search", dict(accounts), sequence, durable=draw(st.booleans())
@@ -145,7 +144,7 @@ def test_the_start_of_the_process_is_held_but_never_charged() -> None:
     clock = FakeClock()
     meter = AttemptMeter(SEARCH, 0, "search", 1.0, clock)
     clock.advance(9)
-    meter.book(PROCESS_ACCOUNT)
+    meter.book("process")
     clock.advance(1)
     meter.book("search")
     assert (meter.held, meter.held_working, meter.charged) == (10, 1, 1)

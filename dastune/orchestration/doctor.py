@@ -26,7 +26,7 @@ def examine(study: StudyConfig | None, address: str | None) -> Iterator[str]:
     yield f"disk     {free / 2**30:.0f} GiB free in {Path.cwd()}{warning}"
     with cluster(address, object_store_bytes=100 * 2**20) as devices:
         where = address or "local, started and stopped for this check"
-        yield f"ray      {devices.nodes} nodes, {devices.cpus:g} CPUs, {devices.gpus:g} GPUs ({where})"
+        yield f"ray      {len(devices.nodes)} nodes, {devices.cpus:g} CPUs, {devices.gpus:g} GPUs ({where})"
         if study is None:
             return
         try:

@@ -22,14 +22,24 @@ class Progress:
     Args:
         todo: searches of this execution; others were done before it.
         slots: searches that run at the same time.
+        rows, finals: what earlier executions finished.
     """
 
-    def __init__(self, study: StudyConfig, todo: Sequence[Assignment], slots: int, console: Console) -> None:
+    def __init__(
+        self,
+        study: StudyConfig,
+        todo: Sequence[Assignment],
+        slots: int,
+        console: Console,
+        *,
+        rows: Sequence[SearchRow] = (),
+        finals: Sequence[FinalRow] = (),
+    ) -> None:
         self._study, self._slots, self._console = study, slots, console
         self._todo = {assignment.id: assignment for assignment in todo}
         self._running: dict[str, Report] = {}
-        self._rows: dict[str, SearchRow] = {}
-        self._finals: dict[tuple[str, int], FinalRow] = {}
+        self._rows = {row.id: row for row in rows if row.id in self._todo and row.status != "failed"}
+        self._finals = {(row.search_id, row.train_seed): row for row in finals if row.search_id in self._todo}
         self._finals_expected = len(todo) * len(study.seeds.final)
         self._begun = time.monotonic()
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2, transient=True)
@@ -45,11 +55,8 @@ class Progress:
 
     def hear(self, report: Report) -> None:
         """Take in one report; off a terminal, print a line when a search or a final training has ended."""
-        ended = report.stage in ("stopped", "failed")
-        if report.finals and len(self._finals_of(report.search)) + 1 >= len(self._study.seeds.final):
-            ended = True
         self._running.pop(report.search, None)
-        if not ended:
+        if report.stage not in ("ended", "stopped", "failed", "unfit"):
             self._running[report.search] = report
         if report.row is not None:
             self._rows[report.search] = report.row
@@ -83,9 +90,6 @@ class Progress:
                 f"{at} final trainings {len(self._finals)}/{self._finals_expected}: {final.search_id} "
                 f"seed {final.train_seed}: test {final.test_accuracy:.3f}"
             )
-
-    def _finals_of(self, search: str) -> list[FinalRow]:
-        return [final for (of, _), final in self._finals.items() if of == search]
 
     def seconds_left(self) -> float | None:
         """Return an estimate from what ended trials took, or None before any has."""

@@ -18,16 +18,16 @@ class Records:
     def __init__(self, study: StudyConfig, folder: StudyFolder, tracker: Tracker) -> None:
         self._study, self._folder, self._tracker = study, folder, tracker
         self._assignments = {assignment.id: assignment for assignment in grid(study)}
-        self._begun: set[str] = set()
+        self._open: set[str] = set()
 
     def hear(self, report: Report) -> None:
-        """Write one report: the ledger first, then rows, then tracking."""
-        for event in report.ledger:
-            append_line(self._folder.ledger, asdict(event))
+        """Write one report: rows first (a search without its row is done again), then the ledger, then tracking."""
         if report.row is not None:
             self._folder.add_search(report.row)
         for final in report.finals:
             self._folder.add_final(final)
+        for event in report.ledger:
+            append_line(self._folder.ledger, asdict(event))
         self._track(report)
 
     def _track(self, report: Report) -> None:
@@ -39,17 +39,24 @@ class Records:
         if report.row is not None and report.row.status != "failed":
             self._tracker.policy(report.search, self._folder.policy(report.search))
         for final in report.finals:
-            self._tracker.end(f"{report.search}/t{final.train_seed}")
-            if final.train_seed == self._study.seeds.final[-1]:
-                self._tracker.end(report.search)
+            self._end(f"{report.search}/t{final.train_seed}", "FINISHED")
+        if report.stage == "ended":
+            self._end(report.search, "FINISHED")
+        if report.stage == "stopped":
+            for key in [key for key in self._open if key.partition("/")[0] == report.search]:
+                self._end(key, "KILLED")
         if report.error is not None:
             self._tracker.artifact(report.search, self._folder.errors / f"{report.search}.txt")
-            self._tracker.end(report.search, "FAILED")
+            self._end(report.search, "FAILED")
+
+    def _end(self, key: str, status: EndStatus) -> None:
+        self._tracker.end(key, status)
+        self._open.discard(key)
 
     def _begin_search(self, search: str) -> None:
-        if search in self._begun:
+        if search in self._open:
             return
-        self._begun.add(search)
+        self._open.add(search)
         study, assignment = self._study, self._assignments[search]
         options = assignment.options(study).model_dump(mode="json")
         params = {
@@ -64,9 +71,9 @@ class Records:
         self._tracker.search(search, search, params, {"method": assignment.label})
 
     def _begin_final(self, search: str, key: str) -> None:
-        if key in self._begun:
+        if key in self._open:
             return
-        self._begun.add(key)
+        self._open.add(key)
         assignment, seed = self._assignments[search], key.rpartition("/t")[2]
         params = {
             "method": assignment.label,
@@ -87,6 +94,6 @@ class Records:
             "searches": float(len(rows)),
         }
         self._tracker.metrics(None, 0, totals, int(time.time() * 1000))
-        self._tracker.artifact(None, page.parent, "report")
+        self._tracker.artifact(None, page.parent)
         self._tracker.end(None, status)
         return self._tracker.close(timeout_seconds)

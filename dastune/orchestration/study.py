@@ -1,5 +1,6 @@
 """Run a study and resume one: folder, data, cluster, trials, records, report."""
 
+import fcntl
 import json
 import shutil
 import signal
@@ -82,22 +83,21 @@ def run(
     if _from_outside(address):
         return run_on_cluster(address, partial(run, study, output=output, address="auto"))
     folder = StudyFolder(Path(output) / study.name)
-    if folder.root.exists():
-        raise UserError(
-            f"{folder.root} exists already; go on with it: dastune resume {_shown(folder.root)}; or choose another "
-            "folder (--output) or name (--set name=...)"
-        )
-    _check_writable(folder.root)
-    dataset = _load(study)
-    with cluster(address, object_store_bytes=_object_store(dataset, address)) as devices:
+    _check_free(folder)
+    with cluster(address, object_store_bytes=_object_store(study, address)) as devices:
         check_devices(devices, study)
+        dataset = _load(study)
+        _make(folder)
         try:
-            _prepare(study, folder, dataset)
-            tracker = _tracker(study, folder, dataset, required=True)
-        except BaseException:
-            shutil.rmtree(folder.root, ignore_errors=True)
+            with _lock(folder):
+                _prepare(study, folder, dataset)
+                tracker = _tracker(study, folder, dataset, required=True)
+                return _execute(study, folder, dataset, devices, tracker, console or Console(stderr=True))
+        except UserError:
+            # Nothing has been searched: whatever it is that a user must mend, the next run is to begin anew.
+            if not folder.search_rows():
+                shutil.rmtree(folder.root, ignore_errors=True)
             raise
-        return _execute(study, folder, dataset, devices, tracker, console or Console(stderr=True))
 
 
 def resume(root: str | Path, *, address: str | None = None, console: Console | None = None) -> StudyResult:
@@ -110,7 +110,14 @@ def resume(root: str | Path, *, address: str | None = None, console: Console | N
         return run_on_cluster(address, partial(resume, root, address="auto"))
     folder = StudyFolder.existing(root)
     study = load_study(folder.study)
+    with _lock(folder):
+        return _resume(study, folder, address, console or Console(stderr=True))
+
+
+def _resume(study: StudyConfig, folder: StudyFolder, address: str | None, console: Console) -> StudyResult:
     dataset = _load(study)
+    if not folder.env.is_file():
+        raise UserError(f"{folder.env}: is missing, so the study cannot go on; remove {folder.root} and run it anew")
     began_with = json.loads(folder.env.read_text()).get("data_fingerprint")
     if began_with != dataset.fingerprint:
         raise UserError(
@@ -119,13 +126,13 @@ def resume(root: str | Path, *, address: str | None = None, console: Console | N
         )
     folder.stop.unlink(missing_ok=True)
     # A finished study needs no cluster: its report is made again, and MLflow gets what it has not had.
-    store = _object_store(dataset, address)
+    store = _object_store(study, address)
     joined = cluster(address, object_store_bytes=store) if unfinished(study, folder) else nullcontext()
     with joined as devices:
         if devices is not None:
             check_devices(devices, study)
         tracker = _tracker(study, folder, dataset, required=False)
-        return _execute(study, folder, dataset, devices, tracker, console or Console(stderr=True))
+        return _execute(study, folder, dataset, devices, tracker, console)
 
 
 def _from_outside(address: str | None) -> TypeGuard[str]:
@@ -143,7 +150,9 @@ def _execute(
     todo = unfinished(study, folder)
     slots = devices.slots(study.resources) if devices is not None else 0
     records = Records(study, folder, tracker)
-    with _interruption(folder) as interrupted_at, Progress(study, todo, slots, console) as progress:
+    unfit: list[str] = []
+    shown = Progress(study, todo, slots, console, rows=folder.search_rows(), finals=folder.final_rows())
+    with _interruption(folder) as interrupted_at, shown as progress:
         if todo:
             done = len(grid(study)) - len(todo)
             progress.note(
@@ -153,15 +162,26 @@ def _execute(
             )
 
             def hear(report: Report) -> None:
-                records.hear(report)
                 progress.hear(report)
+                if report.stage == "unfit":
+                    unfit.append(report.error or "")
+                else:
+                    records.hear(report)
+
+            def lost(search: str, reason: str) -> None:
+                write_atomic(folder.errors / f"{search}.txt", reason)
+                progress.note(f"{search}: its process died again and again; see {_shown(folder.errors)}/{search}.txt")
 
             def should_stop() -> bool:
                 since = interrupted_at()
-                return since is not None and (not progress.running or time.monotonic() - since > STOP_SECONDS)
+                late = since is not None and time.monotonic() - since > STOP_SECONDS
+                return bool(unfit) or late or (since is not None and not progress.running)
 
-            run_trials(study, todo, dataset, folder, hear, should_stop)
+            run_trials(study, todo, dataset, folder, hear, lost, should_stop)
         interrupted = interrupted_at() is not None
+    if unfit:
+        tracker.close(FLUSH_SECONDS)
+        raise UserError(unfit[0])
     folder.stop.unlink(missing_ok=True)
     page = write_report(folder)
     missing = tuple(assignment.id for assignment in unfinished(study, folder))
@@ -196,36 +216,70 @@ def _load(study: StudyConfig) -> Dataset:
     return dataset
 
 
-def _object_store(dataset: Dataset, address: str | None) -> int | None:
+def _object_store(study: StudyConfig, address: str | None) -> int | None:
     """Return enough shared memory for the data set on a local cluster; Ray would take 30 % of the memory."""
-    size = dataset.train_pixels.nbytes + dataset.test_pixels.nbytes
+    entry = DATASETS[study.data.name]
+    size = (entry.train_images + entry.test_images) * 3 * entry.side_px**2
     return None if address is not None else max(2 * size, 200 * 2**20)
 
 
-def _check_writable(root: Path) -> None:
-    """Raise UserError if `root` cannot be made; make nothing."""
-    parent = root
-    while not parent.exists():
-        parent = parent.parent
-    probe = parent / f".{root.name}.probe"
+def _check_free(folder: StudyFolder) -> None:
+    """Raise UserError if the folder is there, or cannot be made; make nothing."""
     try:
+        if folder.root.exists():
+            raise _taken(folder)
+        parent = folder.root
+        while not parent.exists():
+            parent = parent.parent
+        probe = parent / f".{folder.root.name}.probe"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"--output: {parent} cannot be written ({error.strerror}); give a folder that can: --output FOLDER"
+            f"--output: {folder.root} cannot be made ({error.strerror}: {error.filename}); give a folder that can be "
+            "written: --output FOLDER"
         ) from error
+
+
+def _make(folder: StudyFolder) -> None:
+    """Make the folder; raise UserError if another run has just made it."""
+    try:
+        folder.root.mkdir(parents=True)
+    except FileExistsError as error:
+        raise _taken(folder) from error
+
+
+def _taken(folder: StudyFolder) -> UserError:
+    return UserError(
+        f"{folder.root} exists already; go on with it: dastune resume {_shown(folder.root)}; or choose another "
+        "folder (--output) or name (--set name=...)"
+    )
+
+
+@contextmanager
+def _lock(folder: StudyFolder) -> Iterator[None]:
+    """Hold the study against a second driver; the system frees the lock of a process that is gone.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    with folder.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"{folder.root}: another dastune works on this study; wait for it, or stop it, then resume"
+            ) from error
+        yield
 
 
 def _prepare(study: StudyConfig, folder: StudyFolder, dataset: Dataset) -> None:
     """Write what a study's folder begins with."""
-    folder.root.mkdir(parents=True)
     resolved = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-    write_atomic(folder.study, resolved)
     write_atomic(folder.env, json.dumps({**environment(), "data_fingerprint": dataset.fingerprint}, indent=1))
-    append = (folder.ledger, folder.searches, folder.finals)
-    for path in append:
+    for path in (folder.ledger, folder.searches, folder.finals):
         path.touch()
+    write_atomic(folder.study, resolved)
 
 
 def _tracker(study: StudyConfig, folder: StudyFolder, dataset: Dataset, *, required: bool) -> Tracker:

@@ -1,6 +1,7 @@
 """One trial: a search under its budget, then its final trainings. Knows neither Ray nor MLflow; a plain generator."""
 
 import io
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dastune.budget import AttemptMeter, Budget, Ledger, LedgerEvent, Meter, device_share, event_from_row
+from dastune.budget import AttemptMeter, Budget, Charge, Ledger, LedgerEvent, Meter, device_share, event_from_row
 from dastune.config import StudyConfig
 from dastune.data.classification import Dataset
 from dastune.errors import UserError
@@ -49,7 +50,7 @@ class Report:
         search: search id.
         charged, steps: of the search so far, in device-seconds and optimiser steps.
         stage: what the trial is at: search, searched (its row is here), final, finished (a final row is here),
-            stopped, failed.
+            ended, stopped, failed, unfit (nothing can run on this node).
         ledger, points: new ledger events and metric points.
         row: the search's row when it has ended.
         finals: rows of final trainings that have ended.
@@ -84,14 +85,26 @@ def trial(
 
     A fault of the method is caught, written to `folder.errors`, and reported as a failed row.
     """
-    run = _Trial(study, assignment, dataset, folder, clock() if granted is None else granted, clock)
+    granted = clock() if granted is None else granted
+    if folder.stop.exists():
+        return
+    try:
+        if not folder.study.is_file():
+            raise UserError(
+                f"--output: {folder.root} is not to be seen on node {platform.node()}; it must be on storage that all "
+                "nodes of the cluster share"
+            )
+        run = _Trial(study, assignment, dataset, folder, granted, clock)
+    except UserError as error:
+        # No trial of the study can run on this node: the driver stops and says so.
+        yield Report(assignment.id, "unfit", charged=0.0, steps=0, error=str(error))
+        return
     try:
         yield from run.search()
         yield from run.finals()
+        yield run.ended()
     except _StopRequested:
         yield run.stopped()
-    except UserError:
-        raise
     except Exception as error:
         write_atomic(folder.errors / f"{assignment.id}.txt", traceback.format_exc())
         yield run.failed(error)
@@ -121,8 +134,9 @@ class _Trial:
         self._meter = self._new_meter("search", granted)
         # A process serves many searches; which of them pays for its start is chance: held, but charged to none.
         self._meter.book("process")
+        self._final_granted = granted
         self._before = 0.0
-        self._held_before = 0.0
+        self._earlier = Charge()
         self._steps = self._final_steps = 0
         self._row: SearchRow | None = None
         self._points: list[Point] = []
@@ -152,7 +166,7 @@ class _Trial:
         else:
             self._meter.book("startup")
         self._checkpoint_due = self._clock() + CHECKPOINT_SECONDS
-        yield self._report("search")
+        yield from self._told(self._report("search"))
         status = self._over(budget)
         while status is None:
             progress = search.step(budget.spent(self._charged, self._steps))
@@ -175,13 +189,13 @@ class _Trial:
             raise _StopRequested
         if report_due:
             self._point(self._assignment.id, int(self._charged), search.summary())
-            yield self._report("search")
+            yield from self._told(self._report("search"))
 
     def _over(self, budget: Budget) -> Status | None:
         """Return why the search must end now, or None."""
         if budget.spent(self._charged, self._steps) >= 1:
             return "budget"
-        return "held" if budget.held_out(self._held_before + self._meter.held_working) else None
+        return "held" if budget.held_out(self._earlier.held_working + self._meter.held_working) else None
 
     @property
     def _charged(self) -> float:
@@ -211,7 +225,7 @@ class _Trial:
             noise_level=assignment.noise_level,
             search_seed=assignment.search_seed,
             val_accuracy=summary.get("val_accuracy"),
-            held_seconds=self._held_before + self._meter.held,
+            held_seconds=self._earlier.held + self._meter.held,
             charged_seconds=self._charged,
             steps=self._steps,
             children=int(summary.get("children", 0)),
@@ -222,6 +236,7 @@ class _Trial:
             status=status,
         )
         self._events.append(self._event(durable=True, closed=True))
+        self._final_granted = self._meter.mark
         values = {**summary, "noise_mass": self._row.noise_mass, "charged_seconds": self._row.charged_seconds}
         self._point(assignment.id, int(self._charged), {**values, "held_seconds": self._row.held_seconds})
         return self._report("searched", booked=True)
@@ -236,7 +251,7 @@ class _Trial:
             return
         policy = load_policy(self._folder.policy(self._assignment.id))
         task = final_task(self._study, self._assignment, self._dataset, self._device)
-        self._meter = self._new_meter("final")
+        self._meter = self._new_meter("final", self._final_granted)
         for seed in seeds:
             yield from self._final(task, policy, seed)
         self._folder.checkpoint(self._assignment.id).unlink(missing_ok=True)
@@ -272,7 +287,7 @@ class _Trial:
                 if loss is not None:
                     epoch = final.training.steps * study.final.epochs // final.training.total_steps
                     self._point(key, epoch, {"train_loss": float(loss)})
-                yield self._report("final")
+                yield from self._told(self._report("final"))
         result = final.result()
         self._synchronise()
         self._meter.book("validate")
@@ -296,7 +311,7 @@ class _Trial:
         self._point(key, study.final.epochs, values)
         report = self._report("finished", booked=True)
         report.finals.append(row)
-        yield report
+        yield from self._told(report)
 
     # Checkpoints
 
@@ -343,7 +358,7 @@ class _Trial:
             self._steps = int(content["steps"])
             ledger.add(event_from_row(content["event"]))
             self._before = ledger.charge(self._assignment.id).charged
-        self._held_before = ledger.charge(self._assignment.id).held
+        self._earlier = ledger.charge(self._assignment.id)
 
     # Reports
 
@@ -359,18 +374,27 @@ class _Trial:
         row = self._row if stage == "searched" else None
         report = Report(self._assignment.id, stage, charged, self._steps, self._events, self._points, row)
         self._events, self._points = [], []
-        self._report_due = self._clock() + REPORT_SECONDS
         return report
 
+    def _told(self, report: Report) -> Iterator[Report]:
+        """Yield `report`; the time until the driver has taken it is no doing of the method's."""
+        yield report
+        self._meter.book("report")
+        self._report_due = self._clock() + REPORT_SECONDS
+
+    def ended(self) -> Report:
+        """Say that nothing is left to do."""
+        return self._report("ended", booked=True)
+
     def stopped(self) -> Report:
-        """Close the meter of a trial that stops because the study does."""
-        self._events.append(self._event(durable=True, closed=True))
+        """Close the meter of a trial that stops because the study does; its last checkpoint is what is durable."""
+        self._events.append(self._event(durable=False, closed=True))
         return self._report("stopped", booked=True)
 
     def failed(self, error: Exception) -> Report:
         """Close the meter and report a failed search, or only the error if the search itself is done."""
         self._meter.book("failed")
-        self._events.append(self._event(durable=True, closed=True))
+        self._events.append(self._event(durable=False, closed=True))
         report = self._report("failed", booked=True)
         report.error = f"{type(error).__name__}: {error}"
         if self._row is None:
@@ -385,7 +409,7 @@ class _Trial:
             noise_level=assignment.noise_level,
             search_seed=assignment.search_seed,
             val_accuracy=None,
-            held_seconds=self._held_before + self._meter.held,
+            held_seconds=self._earlier.held + self._meter.held,
             charged_seconds=self._charged,
             steps=self._steps,
             children=0,

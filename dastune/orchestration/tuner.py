@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dastune.config import StudyConfig
@@ -38,18 +39,30 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Devices:
-    """What the cluster offers: CPU slots and GPUs over all nodes."""
+    """What the cluster offers: CPU slots and GPUs of each node."""
 
-    cpus: float
-    gpus: float
-    nodes: int
+    nodes: tuple[tuple[float, float], ...]
+
+    @property
+    def cpus(self) -> float:
+        """CPU slots over all nodes."""
+        return sum(cpus for cpus, _ in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs over all nodes."""
+        return sum(gpus for _, gpus in self.nodes)
 
     def slots(self, resources: Resources) -> int:
-        """Return how many searches fit at the same time."""
-        fits = self.cpus / resources.cpus
-        if resources.gpus:
-            fits = min(fits, self.gpus / resources.gpus)
-        return int(fits + 1e-9)
+        """Return how many searches fit at the same time; each needs all it holds on one node, a fraction on one GPU."""
+        return sum(_fits(cpus, gpus, resources) for cpus, gpus in self.nodes)
+
+
+def _fits(cpus: float, gpus: float, resources: Resources) -> int:
+    by_cpu = int(cpus / resources.cpus + 1e-9)
+    if resources.gpus == 0:
+        return by_cpu
+    return min(by_cpu, int(gpus) * int(1 / resources.gpus + 1e-9))
 
 
 @contextmanager
@@ -57,7 +70,7 @@ def cluster(address: str | None, *, object_store_bytes: int | None = None) -> It
     """Start Ray on this machine, or join the cluster at `address`, for the length of the context.
 
     Args:
-        address: None for a new local cluster on loopback; "auto" or host:port for one that is running. Inside a
+        address: None for a new local cluster; "auto" or host:port for one that is running. Inside a
             process of a cluster (`run_on_cluster`) it is that cluster, whatever is given.
         object_store_bytes: shared memory of a local cluster; None: Ray's own choice.
 
@@ -74,7 +87,9 @@ def cluster(address: str | None, *, object_store_bytes: int | None = None) -> It
         options |= {"include_dashboard": False, "object_store_memory": object_store_bytes}
     try:
         ray.init(address=address or "local", **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        if address is None:
+            raise UserError(f"Ray does not start on this machine: {error}; see `dastune doctor`") from error
         raise UserError(
             f"--address {address}: no Ray cluster answers there ({error}); start one with `ray start --head`, or leave "
             "--address out to run on this machine"
@@ -124,8 +139,8 @@ def _ray(address: str | None) -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if address is None:
-        # A cluster of one machine, on loopback, needs no token.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        # Ray listens on all interfaces, so even a cluster of one machine asks for a token; Ray makes it where needed.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     import ray
 
@@ -149,8 +164,8 @@ def _check_answers(address: str | None) -> None:
 
 
 def _devices(ray: Any) -> Devices:
-    total = ray.cluster_resources()
-    return Devices(total.get("CPU", 0.0), total.get("GPU", 0.0), sum(node["Alive"] for node in ray.nodes()))
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Devices(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive))
 
 
 def check_devices(devices: Devices, study: StudyConfig) -> None:
@@ -163,9 +178,10 @@ def check_devices(devices: Devices, study: StudyConfig) -> None:
             f"are (--address), or {hint}"
         )
     if devices.slots(wanted) < 1:
+        most = max((cpus for cpus, gpus in devices.nodes if gpus >= wanted.gpus), default=0.0)
         raise UserError(
-            f"resources.cpus: each search holds {wanted.cpus:g} CPUs, but there are {devices.cpus:g}; lower it "
-            f"(--set resources.cpus={int(devices.cpus)}) or give the address of a larger cluster (--address)"
+            f"resources.cpus: each search holds {wanted.cpus:g} CPUs of one node, but no node has more than {most:g}; "
+            f"lower it (--set resources.cpus={int(most)}) or give the address of a larger cluster (--address)"
         )
 
 
@@ -175,12 +191,14 @@ def run_trials(
     dataset: "Dataset",
     folder: StudyFolder,
     on_report: Callable[["Report"], None],
+    on_lost: Callable[[str, str], None],
     should_stop: Callable[[], bool],
 ) -> None:
     """Run each assignment as one Ray Tune trial in a reused actor, until all have ended or `should_stop` says so.
 
     Must run inside `cluster`. The data set goes once into the object store, which all actors of a node share.
-    `on_report` is called in this process, in the order in which a trial reports.
+    `on_report` is called in this process, in the order in which a trial reports; `on_lost` at the end for every trial
+    whose process died more than RETRIES times, with its id and the reason.
     """
     from ray import tune
 
@@ -216,7 +234,11 @@ def run_trials(
             verbose=0,
         ),
     )
-    tuner.fit()
+    results = tuner.fit()
+    for result in (results[index] for index in range(len(results))):
+        if result.error is not None:
+            # A trial that never reported has no configuration here, but a folder.
+            on_lost(Path(result.path).name.rpartition("-")[0], str(result.error))
 
 
 def _trial_folder(trial: Any) -> str:

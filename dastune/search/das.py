@@ -94,11 +94,12 @@ class AlignmentSearch:
         logits_BK = self._network.head(features_BF)
         losses_B = F.cross_entropy(logits_BK, labels_B, reduction="none")
         rewards_B = alignment(features_BF, logits_BK, labels_B, view) / (losses_B.detach() + LOSS_OFFSET)
-        self._update_tau(rewards_B.cpu(), drawn_SB, spent)
         self._optimiser.zero_grad(set_to_none=True)
         losses_B.mean().backward()  # type: ignore[no-untyped-call]
         set_learning_rate(self._optimiser, self._task.recipe.learning_rate_at(spent))
         self._optimiser.step()
+        # Last, since it waits for the rewards: a GPU is busy with the weights meanwhile.
+        self._update_tau(rewards_B.cpu(), drawn_SB, spent)
         return SearchProgress(steps=1, account="search")
 
     @torch.no_grad()

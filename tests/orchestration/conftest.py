@@ -9,6 +9,7 @@ from dastune.config import StudyConfig
 from dastune.config.defaults import with_defaults
 from dastune.data.classification import Dataset
 from dastune.data.embedded import digits
+from dastune.folder import StudyFolder
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +38,19 @@ def small_study(**changes: object) -> StudyConfig:
 def study_of() -> Callable[..., StudyConfig]:
     """Return what makes the small study with other sections."""
     return small_study
+
+
+def new_folder(root: Path) -> StudyFolder:
+    """A folder as a driver makes it before any trial."""
+    folder = StudyFolder(root)
+    folder.root.mkdir(parents=True)
+    folder.study.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def folder_at() -> Callable[[Path], StudyFolder]:
+    return new_folder
 
 
 @pytest.fixture

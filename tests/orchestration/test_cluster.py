@@ -40,14 +40,18 @@ def three_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_cluster_finds_what_one_process_finds(
-    three_nodes: str, study_of: Callable[..., StudyConfig], dataset: Dataset, tmp_path: Path
+    three_nodes: str,
+    study_of: Callable[..., StudyConfig],
+    dataset: Dataset,
+    tmp_path: Path,
+    folder_at: Callable[[Path], StudyFolder],
 ) -> None:
     study = study_of(seeds={"search": [0], "final": [0]})
     result = run(study, output=tmp_path / "runs", address=three_nodes)
     assert not result.missing
     tested = {row.search_id: row.test_accuracy for row in result.final_rows}
     for assignment in grid(study):
-        folder = StudyFolder(tmp_path / assignment.id)
+        folder = folder_at(tmp_path / assignment.id)
         finals = [final for report in trial(study, assignment, dataset, folder) for final in report.finals]
         policies = [load_policy(each.policy(assignment.id)) for each in (folder, result.folder)]
         assert policies[0] == policies[1]

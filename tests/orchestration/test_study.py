@@ -1,5 +1,6 @@
 """A whole study on a real Ray and a real MLflow store."""
 
+import fcntl
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import yaml
 
 from dastune.config import StudyConfig
 from dastune.data.classification import Dataset
+from dastune.data.embedded import digits
+from dastune.data.table import DatasetEntry
 from dastune.errors import UserError
 from dastune.folder import StudyFolder
 from dastune.orchestration.grid import grid
@@ -50,12 +53,17 @@ def test_every_search_and_final_training_is_there_once(finished: tuple[StudyConf
     assert {path.stem for path in result.folder.policies.iterdir()} == ids
 
 
-def test_ray_changes_nothing(finished: tuple[StudyConfig, StudyResult], dataset: Dataset, tmp_path: Path) -> None:
+def test_ray_changes_nothing(
+    finished: tuple[StudyConfig, StudyResult],
+    dataset: Dataset,
+    tmp_path: Path,
+    folder_at: Callable[[Path], StudyFolder],
+) -> None:
     """The same searches in a plain loop in this process find the same policies and train to the same accuracy."""
     study, result = finished
     tested = {row.search_id: row.test_accuracy for row in result.final_rows}
     for assignment in grid(study):
-        folder = StudyFolder(tmp_path / assignment.id)
+        folder = folder_at(tmp_path / assignment.id)
         finals = []
         for report in trial(study, assignment, dataset, folder):
             finals += report.finals
@@ -72,6 +80,7 @@ def test_the_folder_and_report_are_complete(finished: tuple[StudyConfig, StudyRe
     for name in ("index.html", "figure9.png", "figure9.svg", "figure9.pdf", "tables.csv", "tables.md"):
         assert (folder.report / name).stat().st_size > 0
     assert not list(folder.checkpoints.glob("*.pt"))
+    assert not folder.errors.exists()
 
 
 def test_mlflow_holds_the_execution_its_searches_and_their_final_trainings(
@@ -101,7 +110,7 @@ def test_mlflow_holds_the_execution_its_searches_and_their_final_trainings(
     for search in searches:
         assert search.data.params["method"] in study.methods
         assert client.list_artifacts(search.info.run_id, "policy")
-    assert {artifact.path for artifact in client.list_artifacts(execution)} == {"report"}
+    assert "report/index.html" in {artifact.path for artifact in client.list_artifacts(execution, "report")}
 
 
 def test_resuming_a_finished_study_repeats_nothing(finished: tuple[StudyConfig, StudyResult]) -> None:
@@ -110,6 +119,29 @@ def test_resuming_a_finished_study_repeats_nothing(finished: tuple[StudyConfig, 
     again = resume(result.folder.root)
     assert not again.missing
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_second_driver_is_refused(finished: tuple[StudyConfig, StudyResult]) -> None:
+    _, result = finished
+    with result.folder.lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another dastune"):
+            resume(result.folder.root)
+
+
+def test_a_folder_that_another_run_has_just_made_is_left_alone(
+    study: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "small" / "theirs"
+
+    def slow(entry: DatasetEntry, **options: object) -> Dataset:
+        other.mkdir(parents=True)
+        return digits()
+
+    monkeypatch.setattr(DatasetEntry, "load", slow)
+    with pytest.raises(UserError, match="dastune resume"):
+        run(study, output=tmp_path)
+    assert other.exists()
 
 
 def test_an_existing_folder_is_refused(finished: tuple[StudyConfig, StudyResult]) -> None:

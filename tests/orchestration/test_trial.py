@@ -44,6 +44,7 @@ def write(folder: StudyFolder, report: Report) -> None:
 def new_folder(root: Path) -> StudyFolder:
     folder = StudyFolder(root)
     folder.root.mkdir(parents=True)
+    folder.study.touch()
     return folder
 
 
@@ -79,7 +80,7 @@ def test_a_trial_writes_its_search_and_every_final_training(
     assert row.steps == (0 if label in ("trivial", "none") else 12)
     assert sorted(final.train_seed for final in folder.final_rows()) == [0, 1]
     assert all(0 <= final.test_accuracy <= 1 and final.epochs == 2 for final in folder.final_rows())
-    assert [report.stage for report in reports][-2:] == ["finished", "finished"]
+    assert [report.stage for report in reports][-3:] == ["finished", "finished", "ended"]
     assert not folder.checkpoint(assignment.id).exists()
 
 
@@ -162,6 +163,60 @@ def test_a_budget_in_seconds_ends_the_search_at_the_first_step_over_it(
     assert row.held_seconds - row.charged_seconds >= 50
     last = [event for event in events(folder) if event.meter == "search"][-1]
     assert sum(last.accounts.values()) == pytest.approx(row.held_seconds)
+
+
+def test_waiting_for_the_driver_is_held_but_not_charged(
+    study_of: StudyOf, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "REPORT_SECONDS", 20.0)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 1e9)
+    study, assignment = study_of(budget={"cpu_hours": 200 / 3600}), Assignment("das", 0, 0)
+    rows = []
+    for wait in (0, 100):
+        folder, clock = new_folder(tmp_path / str(wait)), TickingClock()
+        for report in trial(study, assignment, dataset, folder, clock=clock):
+            write(folder, report)
+            clock.now += wait
+        rows += folder.search_rows()
+    assert rows[0].steps == rows[1].steps
+    assert rows[0].charged_seconds == rows[1].charged_seconds
+    assert rows[1].held_seconds >= rows[0].held_seconds + 5 * 100
+
+
+def test_the_start_of_processes_does_not_end_a_resumed_search(
+    study_of: StudyOf, dataset: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process takes longer to start than the whole budget; held is far over its limit, the search goes on."""
+    monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 10.0)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SHARE", 1e9)
+    study, assignment = study_of(budget={"cpu_hours": 60 / 3600}), Assignment("random", 0, 0)
+    folder = new_folder(root)
+    for _ in range(2):
+        clock = TickingClock()
+        for report in islice(trial(study, assignment, dataset, folder, granted=clock() - 80, clock=clock), 5):
+            write(folder, report)
+    clock = TickingClock()
+    run(trial(study, assignment, dataset, folder, granted=clock() - 80, clock=clock), folder)
+    [row] = folder.search_rows()
+    assert row.status == "budget"
+    assert row.held_seconds >= 3 * 80 + 60
+
+
+def test_a_folder_that_this_node_does_not_see_is_told(study: StudyConfig, dataset: Dataset, root: Path) -> None:
+    [report] = trial(study, Assignment("das", 0, 0), dataset, StudyFolder(root))
+    assert report.stage == "unfit"
+    assert "--output" in (report.error or "")
+    assert not root.exists()
+
+
+def test_a_trial_that_starts_while_the_study_stops_does_nothing(
+    study: StudyConfig, dataset: Dataset, root: Path
+) -> None:
+    folder = new_folder(root)
+    folder.stop.touch()
+    assert list(trial(study, Assignment("das", 0, 0), dataset, folder)) == []
+    assert not folder.checkpoints.exists()
 
 
 def test_two_cpus_charge_twice(study_of: StudyOf, dataset: Dataset, root: Path) -> None:
