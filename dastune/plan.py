@@ -28,7 +28,7 @@ def _grid(study: StudyConfig) -> Iterator[str]:
     yield f"each search     {_budget(study)}, on {_devices(study)}"
     if controls:
         yield f"without search  {', '.join(controls)}: {len(controls) * levels * seeds} of them, no budget needed"
-    yield f"search total    {budgeted} x {_budget(study)} = {_total(study, budgeted)}"
+    yield f"search total    at most {budgeted} x {_budget(study)} = {_total(study, budgeted)}"
     yield (
         f"final trainings {finals} x {study.final.epochs} epochs of "
         f"{study.data.train_images or 'all'} images; metered apart, their time depends on the device"

@@ -57,13 +57,14 @@ and `--budget` the budget (`--budget "90 cpu-seconds"`, `"24 gpu-hours"`, `"2000
 
 ## Held and charged
 
-Each search has two meters of device time. **Held** is the bill: from the moment its devices were granted to their
-release, over all attempts. **Charged** is what methods are compared on, and what the budget limits: held time, less
-what is not the method's doing. That is the start of the worker process, the work lost when a process or machine dies
-after its last checkpoint, and the start-up and restore of the attempt that takes its place. All that a method causes
-stays in: every child training, discarded ones too, validation, selection, and the writing of checkpoints. A search ends
-when `charged` reaches the budget, or when `held` without the start of processes is 1.25 x budget, and is then marked as
-ended by the infrastructure. Final trainings are on a meter of their own, and no budget limits them.
+Each search has two meters of device time. **Held** is the bill: from the first line that runs in the process placed
+on its devices to the last, over all attempts. **Charged** is what methods are compared on, and what the budget
+limits: held time, less what is not the method's doing. That is the start of the worker process, waiting for the
+driver to take a report, the work lost when a process or machine dies after its last checkpoint, and the start-up and
+restore of the attempt that takes its place. All that a method causes stays in: every child training, discarded ones
+too, validation, selection, and the writing of checkpoints. A search ends when `charged` reaches the budget, or when
+`held` without starts and waiting is 1.25 x budget, and is then marked as ended by the infrastructure. Final trainings
+are on a meter of their own, and no budget limits them.
 """
 
 # Of a field's value; fields that are not here have none, or have it in their type.

@@ -88,7 +88,7 @@ def test_an_existing_study_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_a_missing_data_set_names_the_remedy(tmp_path: Path) -> None:
     closed = "http://127.0.0.1:9"
-    changes = ["--set", f"data.root={tmp_path / 'data'}", "--set", "resources.gpus=0", "--budget", "5 cpu-seconds"]
+    changes = ["--set", f"data.root={tmp_path / 'data'}", "--set", "resources={cpus: 1}", "--budget", "5 cpu-seconds"]
     result = dastune("run", "cifar10_noise", *changes, cwd=tmp_path, http_proxy=closed, https_proxy=closed, no_proxy="")
     assert "--set data.root=FOLDER" in fault(result)
     assert not (tmp_path / "runs").exists()

@@ -19,16 +19,13 @@ from dastune.errors import UserError, nearest
 _PACKAGED = (Path(__file__).parents[1] / "search_spaces", Path(__file__).parents[2] / "search_spaces")
 
 
-def load_study(
-    source: str | Path, *, overrides: Iterable[str] = (), budget: str | None = None, name: str | None = None
-) -> StudyConfig:
+def load_study(source: str | Path, *, overrides: Iterable[str] = (), budget: str | None = None) -> StudyConfig:
     """Read a study.
 
     Args:
         source: path of a YAML file, or the name of a study that comes with the package, such as `digits_noise`.
         overrides: `key.path=value`, the value in YAML.
         budget: replaces the study's budget: "90 cpu-seconds", "24 gpu-hours", "2000 steps".
-        name: replaces the study's name.
 
     Raises:
         UserError: lists every fault of the file.
@@ -40,8 +37,6 @@ def load_study(
         raise UserError("\n".join(faults))
     if budget is not None:
         raw["budget"] = parse_budget(budget)
-    if name is not None:
-        raw["name"] = name
     try:
         return StudyConfig.model_validate(with_defaults(raw))
     except ValidationError as error:

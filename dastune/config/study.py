@@ -1,6 +1,5 @@
 """StudyConfig: everything one YAML asks for, typed and frozen; unknown keys are refused."""
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -104,13 +103,13 @@ class Resources(Strict):
     cpus: Positive = 1
     """CPU slots; torch uses as many threads."""
     gpus: NotNegative = 0
-    """GPUs, or a fraction below 1 of one."""
+    """The share of a GPU: 1, or less, so that several searches share one; 0: no GPU."""
 
     @field_validator("gpus")
     @classmethod
-    def _whole_or_fraction(cls, gpus: float) -> float:
-        if gpus > 1 and gpus != math.floor(gpus):
-            raise FieldError("must be a fraction below 1 or a whole number")
+    def _one_at_most(cls, gpus: float) -> float:
+        if gpus > 1:
+            raise FieldError("must be 1 at most: a search trains on one GPU, and more GPUs run more searches")
         return gpus
 
 

@@ -80,7 +80,7 @@ class Progress:
             self.note(f"{at} {report.search}: FAILED: {report.error}")
         elif report.row is not None:
             row = report.row
-            validation = "" if row.val_accuracy is None else f", best validation {row.val_accuracy:.3f}"
+            validation = "" if row.val_accuracy is None else f", validation {row.val_accuracy:.3f}"
             self.note(
                 f"{at} searches {len(self._rows)}/{len(self._todo)}: {row.id} charged {row.charged_seconds:.1f} s"
                 f"{validation}"
@@ -114,7 +114,7 @@ class Progress:
     def _table(self) -> RenderableType:
         """The live view: one row a method, then what runs now."""
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("method", "searches", "final trainings", "best validation", "charged"):
+        for heading in ("method", "searches", "final trainings", "validation", "charged"):
             table.add_column(heading, justify="left" if heading == "method" else "right")
         for label in self._study.methods:
             mine = {search for search, assignment in self._todo.items() if assignment.label == label}

@@ -47,7 +47,7 @@ class Search(Protocol):
         """Return the best policy so far; callable between any two steps, also before the first."""
 
     def summary(self) -> Mapping[str, float]:
-        """Return what is known of the search as a whole: `val_accuracy`, `children`, entropies ... NaN if unknown."""
+        """Return what is known of the search as a whole: `val_accuracy`, `children`, entropies ...; else no key."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything, generators and a half-trained child included, as tensors and plain data."""

@@ -189,7 +189,9 @@ ONE_FAULT = {
     "resources: {gpus: 0.5}": (
         "budget.cpu_hours: a CPU budget needs resources.gpus 0, got 0.5; give gpu_hours, or set resources.gpus to 0"
     ),
-    "resources: {gpus: 1.5}": "resources.gpus: must be a fraction below 1 or a whole number, got 1.5",
+    "resources: {gpus: 2}": (
+        "resources.gpus: must be 1 at most: a search trains on one GPU, and more GPUs run more searches, got 2"
+    ),
     "resources: {gpus: -1}": "resources.gpus: must be at least 0, got -1",
     # networks and images that cannot be
     "model: {name: wide_resnet, depth: 11}": (
