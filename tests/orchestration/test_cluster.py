@@ -1,6 +1,10 @@
 """A study on a Ray cluster of several nodes, all on this machine."""
 
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -56,3 +60,48 @@ def test_a_cluster_finds_what_one_process_finds(
         policies = [load_policy(each.policy(assignment.id)) for each in (folder, result.folder)]
         assert policies[0] == policies[1]
         assert [final.test_accuracy for final in finals] == [tested[assignment.id]]
+
+
+@pytest.fixture
+def client_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The ray:// address of a cluster in processes of its own."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    port, client_port = free_ports(2)
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
+    command += [f"--port={port}", f"--ray-client-server-port={client_port}", "--include-dashboard=false"]
+    with subprocess.Popen([*command, f"--object-store-memory={200 * 2**20}"], stdout=subprocess.DEVNULL) as process:
+        while not answers(client_port):
+            with pytest.raises(subprocess.TimeoutExpired):  # it runs on
+                process.wait(timeout=0.5)
+        yield f"ray://127.0.0.1:{client_port}"
+        process.terminate()
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def test_a_study_is_driven_on_the_cluster_from_outside_it(client_server: str, tmp_path: Path) -> None:
+    small = ["--budget", "20 steps", "--set", "seeds.search=[0]", "--set", "space.noise.levels=[0]"]
+    command = [sys.executable, "-m", "dastune", "run", "digits_noise", *small, "--set", "final.epochs=1"]
+    command += ["--address", client_server, "--output", str(tmp_path / "runs")]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "rand_augment" in result.stdout
+    folder = StudyFolder(tmp_path / "runs" / "digits_noise")
+    assert len(folder.search_rows()) == len(folder.final_rows()) == 6
+    # A fault of the input there is a message and exit code 2 here.
+    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
