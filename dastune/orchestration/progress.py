@@ -12,7 +12,7 @@ from rich.text import Text
 from dastune.config import StudyConfig
 from dastune.folder import FinalRow, SearchRow
 from dastune.orchestration.grid import Assignment
-from dastune.orchestration.trial import Report
+from dastune.orchestration.reports import Report
 from dastune.report.tables import duration
 
 

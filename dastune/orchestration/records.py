@@ -8,7 +8,7 @@ from pathlib import Path
 from dastune.config import StudyConfig
 from dastune.folder import StudyFolder, append_line
 from dastune.orchestration.grid import grid
-from dastune.orchestration.trial import Report
+from dastune.orchestration.reports import Report
 from dastune.tracking import EndStatus, Tracker
 
 

@@ -27,7 +27,7 @@ from dastune.orchestration.environment import environment
 from dastune.orchestration.grid import grid, unfinished
 from dastune.orchestration.progress import Progress
 from dastune.orchestration.records import Records
-from dastune.orchestration.trial import Report
+from dastune.orchestration.reports import Report
 from dastune.orchestration.tuner import Devices, check_devices, cluster, run_on_cluster, run_trials
 from dastune.report.page import write_report
 from dastune.report.plan import read_plan, rows_in_order

@@ -5,7 +5,6 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from dastune.data.classification import Dataset
 from dastune.errors import UserError
 from dastune.folder import FinalRow, SearchRow, Status, StudyFolder, read_lines, write_atomic
 from dastune.orchestration.grid import Assignment
+from dastune.orchestration.reports import Point, Report
 from dastune.orchestration.setting import final_task, reset_process, search_of, warm_up
 from dastune.policy.policy import Policy, load_policy, noise_mass, policy_text
 from dastune.search.search import Search
@@ -27,45 +27,6 @@ REPORT_SECONDS = 2.0  # between reports, which are also the ledger's heartbeats
 CHECKPOINT_SECONDS = 10.0  # between checkpoints, at least
 CHECKPOINT_SHARE = 0.02  # of the time at most: a slow checkpoint is written less often
 DIVERGED_LOSS = 1e9  # in place of a NaN or an infinity, which JSON cannot hold
-
-
-@dataclass(frozen=True)
-class Point:
-    """Metrics of a run at one moment; `key` is the search id, or SEARCH_ID/tSEED for a final training.
-
-    `step` is whole charged device-seconds for searches, epochs for final trainings.
-    """
-
-    key: str
-    step: int
-    values: Mapping[str, float]
-    timestamp_ms: int
-
-
-@dataclass
-class Report:
-    """What a trial tells the driver, all of it safe to hear twice.
-
-    Attributes:
-        search: search id.
-        charged, steps: of the search so far, in device-seconds and optimiser steps.
-        stage: what the trial is at: search, searched (its row is here), final, finished (a final row is here),
-            ended, stopped, failed, unfit (nothing can run on this node).
-        ledger, points: new ledger events and metric points.
-        row: the search's row when it has ended.
-        finals: rows of final trainings that have ended.
-        error: what a failed trial died of, one line.
-    """
-
-    search: str
-    stage: str
-    charged: float
-    steps: int
-    ledger: list[LedgerEvent] = field(default_factory=list)
-    points: list[Point] = field(default_factory=list)
-    row: SearchRow | None = None
-    finals: list[FinalRow] = field(default_factory=list)
-    error: str | None = None
 
 
 def trial(
@@ -205,7 +166,6 @@ class _Trial:
         """Write the policy, close the meter, and report the row."""
         policy, summary = search.best(), dict(search.summary())
         assignment, study = self._assignment, self._study
-        space = study.space.at_level(assignment.noise_level)
         provenance = {
             "study": study.name,
             "method": assignment.label,
@@ -215,26 +175,10 @@ class _Trial:
             "data": study.data.name,
             "data_fingerprint": self._dataset.fingerprint,
         }
-        path = self._folder.policy(assignment.id)
-        write_atomic(path, policy_text(policy, provenance))
+        write_atomic(self._folder.policy(assignment.id), policy_text(policy, provenance))
         self._synchronise()
         self._meter.book("search")
-        self._row = SearchRow(
-            id=assignment.id,
-            method=assignment.label,
-            noise_level=assignment.noise_level,
-            search_seed=assignment.search_seed,
-            val_accuracy=summary.get("val_accuracy"),
-            held_seconds=self._earlier.held + self._meter.held,
-            charged_seconds=self._charged,
-            steps=self._steps,
-            children=int(summary.get("children", 0)),
-            noise_mass=noise_mass(policy),
-            uniform_noise_share=space.uniform_noise_share,
-            space_size_log10=search.space_size_log10,
-            policy=str(path.relative_to(self._folder.root)),
-            status=status,
-        )
+        self._row = self._search_row(status, policy, summary, search.space_size_log10)
         self._events.append(self._event(durable=True, closed=True))
         self._final_granted = self._meter.mark
         values = {**summary, "noise_mass": self._row.noise_mass, "charged_seconds": self._row.charged_seconds}
@@ -398,26 +342,30 @@ class _Trial:
         report = self._report("failed", booked=True)
         report.error = f"{type(error).__name__}: {error}"
         if self._row is None:
-            report.row = self._failed_row()
+            report.row = self._search_row("failed", None, {}, 0.0)
         return report
 
-    def _failed_row(self) -> SearchRow:
+    def _search_row(
+        self, status: Status, policy: Policy | None, summary: Mapping[str, float], space_size_log10: float
+    ) -> SearchRow:
+        """Return the search's row as of now; `policy` is None for a failed search."""
         assignment = self._assignment
+        path = self._folder.policy(assignment.id).relative_to(self._folder.root)
         return SearchRow(
             id=assignment.id,
             method=assignment.label,
             noise_level=assignment.noise_level,
             search_seed=assignment.search_seed,
-            val_accuracy=None,
+            val_accuracy=summary.get("val_accuracy"),
             held_seconds=self._earlier.held + self._meter.held,
             charged_seconds=self._charged,
             steps=self._steps,
-            children=0,
-            noise_mass=0.0,
+            children=int(summary.get("children", 0)),
+            noise_mass=0.0 if policy is None else noise_mass(policy),
             uniform_noise_share=self._study.space.at_level(assignment.noise_level).uniform_noise_share,
-            space_size_log10=0.0,
-            policy="",
-            status="failed",
+            space_size_log10=space_size_log10,
+            policy="" if policy is None else str(path),
+            status=status,
         )
 
     def _synchronise(self) -> None:

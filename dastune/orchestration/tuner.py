@@ -20,7 +20,7 @@ from dastune.orchestration.grid import Assignment, grid
 
 if TYPE_CHECKING:
     from dastune.data.classification import Dataset
-    from dastune.orchestration.trial import Report
+    from dastune.orchestration.reports import Report
 
 Result = TypeVar("Result")
 

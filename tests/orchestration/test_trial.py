@@ -15,7 +15,8 @@ from dastune.data.classification import Dataset
 from dastune.folder import StudyFolder, append_line, read_lines
 from dastune.orchestration import trial as trial_module
 from dastune.orchestration.grid import Assignment, grid
-from dastune.orchestration.trial import Report, trial
+from dastune.orchestration.reports import Report
+from dastune.orchestration.trial import trial
 from dastune.policy.policy import Policy, load_policy
 from dastune.search.random_policies import RandomProposer
 
