@@ -168,6 +168,9 @@ def _execute(
                 else:
                     records.hear(report)
 
+            def retry(search: str) -> None:
+                progress.note(f"{search}: its process died; it is started again from its last checkpoint")
+
             def lost(search: str, reason: str) -> None:
                 write_atomic(folder.errors / f"{search}.txt", reason)
                 progress.note(f"{search}: its process died again and again; see {_shown(folder.errors)}/{search}.txt")
@@ -177,7 +180,7 @@ def _execute(
                 late = since is not None and time.monotonic() - since > STOP_SECONDS
                 return bool(unfit) or late or (since is not None and not progress.running)
 
-            run_trials(study, todo, dataset, folder, hear, lost, should_stop)
+            run_trials(study, todo, dataset, folder, hear, retry, lost, should_stop)
         interrupted = interrupted_at() is not None
     if unfit:
         tracker.close(FLUSH_SECONDS)

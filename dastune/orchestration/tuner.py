@@ -145,7 +145,7 @@ def _ray(address: str | None) -> Any:
     import ray
 
     # Tune's own words about state files and retries; what a person must know is said by us.
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     return ray
 
 
@@ -191,14 +191,16 @@ def run_trials(
     dataset: "Dataset",
     folder: StudyFolder,
     on_report: Callable[["Report"], None],
+    on_retry: Callable[[str], None],
     on_lost: Callable[[str, str], None],
     should_stop: Callable[[], bool],
 ) -> None:
     """Run each assignment as one Ray Tune trial in a reused actor, until all have ended or `should_stop` says so.
 
     Must run inside `cluster`. The data set goes once into the object store, which all actors of a node share.
-    `on_report` is called in this process, in the order in which a trial reports; `on_lost` at the end for every trial
-    whose process died more than RETRIES times, with its id and the reason.
+    `on_report` is called in this process, in the order in which a trial reports; `on_retry` with the id of a search
+    whose process died and that is started again; `on_lost` at the end with the id and the reason of every search whose
+    processes died more than RETRIES times.
     """
     from ray import tune
 
@@ -207,6 +209,9 @@ def run_trials(
 
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
             on_report(result["report"])
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            on_retry(trial.config["search"])
 
         def __call__(self, trial_id: str, result: Any) -> bool:
             return False
