@@ -93,9 +93,10 @@ def run(
                 _prepare(study, folder, dataset)
                 tracker = _tracker(study, folder, dataset, required=True)
                 return _execute(study, folder, dataset, devices, tracker, console or Console(stderr=True))
-        except UserError:
-            # Nothing has been searched: whatever it is that a user must mend, the next run is to begin anew.
-            if not folder.search_rows():
+        except BaseException as error:
+            # Nothing has been searched yet: once the user has mended what is at fault, the next run begins anew.
+            begun = folder.study.is_file() and not isinstance(error, UserError)
+            if not begun and not folder.search_rows():
                 shutil.rmtree(folder.root, ignore_errors=True)
             raise
 
