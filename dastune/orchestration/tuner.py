@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+CONNECTION_TRIES = 4  # of Ray's client
 RETRIES = 3  # of a trial whose process or node died; faults of a method are reported, not retried
 
 # Set before Ray starts, where the user has not chosen otherwise: nothing is sent home, Tune's own loggers (which import
@@ -115,10 +116,7 @@ def run_on_cluster(address: str, function: Callable[[], Result]) -> Result:
         )
     _check_answers(address)
     ray = _ray(address)
-    try:
-        ray.init(address, log_to_driver=True, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"--address {address}: no Ray client server answers there ({error})") from error
+    _connect(ray, address)
     try:
         call = ray.remote(num_cpus=0, max_retries=0)(lambda: function()).remote()
         try:
@@ -132,6 +130,17 @@ def run_on_cluster(address: str, function: Callable[[], Result]) -> Result:
         raise
     finally:
         ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Connect Ray's client; Ray's proxy now and then loses the server it has just started for it, so try again."""
+    for tries_left in reversed(range(CONNECTION_TRIES)):
+        try:
+            ray.init(address, log_to_driver=True, logging_level=logging.ERROR)
+            return
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            if not tries_left:
+                raise UserError(f"--address {address}: no Ray client server answers there ({error})") from error
 
 
 def _ray(address: str | None) -> Any:

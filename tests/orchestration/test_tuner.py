@@ -1,9 +1,10 @@
-"""How many searches fit where."""
+"""How many searches fit where, and how a client connects."""
 
 import pytest
 
 from dastune.config.study import Resources
-from dastune.orchestration.tuner import Devices
+from dastune.errors import UserError
+from dastune.orchestration.tuner import CONNECTION_TRIES, Devices, _connect
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,28 @@ def test_a_search_fits_on_one_node(
     nodes: tuple[tuple[float, float], ...], resources: dict[str, float], slots: int
 ) -> None:
     assert Devices(nodes).slots(Resources(**resources)) == slots
+
+
+class FaultyRay:
+    """A Ray whose client fails to connect for so many times."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.connected = False
+
+    def init(self, address: str, **options: object) -> None:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise ConnectionError("the server has gone")
+        self.connected = True
+
+
+def test_a_client_tries_to_connect_again() -> None:
+    ray = FaultyRay(CONNECTION_TRIES - 1)
+    _connect(ray, "ray://head:10001")
+    assert ray.connected
+
+
+def test_a_client_that_never_connects_is_told() -> None:
+    with pytest.raises(UserError, match=r"ray://head:10001: no Ray client server answers there \(the server has gone"):
+        _connect(FaultyRay(CONNECTION_TRIES), "ray://head:10001")
