@@ -19,7 +19,8 @@ from pydantic.fields import FieldInfo
 from dastune.config import study as models
 from dastune.config.defaults import DATA_DEFAULTS, with_defaults
 from dastune.config.study import StudyConfig
-from dastune.ops.table import NOISE_LISTS, OPS, SPACES
+from dastune.ops.spaces import SPACES, Geometry
+from dastune.ops.table import NOISE_LISTS, OPS
 
 TARGET = Path(__file__).with_name("study.md")
 
@@ -98,9 +99,10 @@ def reference() -> str:
 
 
 def _named_lists() -> Iterator[str]:
-    yield from ("## Named op spaces and noise lists", "", "For `space.ops`:", "", "| name | ops |", "| --- | --- |")
-    for name, ops in SPACES.items():
-        yield f"| `{name}` | {len(ops)}: {', '.join(ops)} |"
+    yield from ("## Named op spaces and noise lists", "", "For `space.ops`; their ranges are in [ops.md](ops.md):", "")
+    yield from ("| name | ops |", "| --- | --- |")
+    for name, space in SPACES.items():
+        yield f"| `{name}` | {len(space.ops)}: {', '.join(space.names)} |"
     yield from ("", "For `space.noise.ops`; noise level k takes the first k:", "", "| name | ops |", "| --- | --- |")
     for name, ops in NOISE_LISTS.items():
         yield f"| `{name}` | {len(ops)}: {', '.join(ops)} |"
@@ -153,7 +155,7 @@ def _methods() -> Iterator[str]:
 def _table(model: type[BaseModel], resolved: dict[str, Any], path: str) -> Iterator[str]:
     """Yield the rows of a model's fields, nested models' after them; defaults are those of `resolved` by data set."""
     about, rows, nested = docstrings(model), [], []
-    for name, field in model.model_fields.items():
+    for name, field in _model_fields(model).items():
         inner = [] if name == "ops" else _models(field.annotation)
         if inner:
             sections = {data: getattr(section, name) for data, section in resolved.items()}
@@ -221,11 +223,16 @@ def _bounds(metadata: list[Any]) -> Iterator[str]:
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     """Return the models that an annotation mentions."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or annotation is Geometry):
         return [annotation]
     if get_origin(annotation) is Annotated:
         return _models(get_args(annotation)[0])
     return [model for member in get_args(annotation) for model in _models(member)]
+
+
+def _model_fields(model: Any) -> dict[str, FieldInfo]:
+    fields: dict[str, FieldInfo] = model.model_fields if issubclass(model, BaseModel) else model.__pydantic_fields__
+    return fields
 
 
 def _literal(model: type[BaseModel], name: str) -> str:
@@ -245,13 +252,13 @@ def docstrings(model: type[BaseModel]) -> dict[str, str]:
     """Return the docstring under each field of a model, those of its bases included."""
     found: dict[str, str] = {}
     for cls in reversed(model.__mro__):
-        if not issubclass(cls, BaseModel) or cls is BaseModel:
+        if cls in (BaseModel, object):
             continue
         [body] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         assert isinstance(body, ast.ClassDef)
         for field, text in zip(body.body, body.body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-                found[field.target.id] = str(ast.literal_eval(text.value))
+                found[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
     return found
 
 

@@ -3,8 +3,7 @@
 import torch
 
 from dastune import seeds
-from dastune.augment.policies import device_generator
-from dastune.ops.table import OPS
+from dastune.augment.steps import apply_op, seeds_of, uniform_draws
 from dastune.policy.policy import Edge, Genotype
 from dastune.policy.space import SearchSpace
 
@@ -69,26 +68,25 @@ class Cell:
     def _mixed_op(
         self, images_BCHW: torch.Tensor, edge: int, masked: int | None, draws: torch.Generator
     ) -> torch.Tensor:
-        pixels = device_generator(draws, images_BCHW.device)
         if edge in self.decided:
-            return self._op(images_BCHW, self.decided[edge], draws, pixels)
+            return self._op(images_BCHW, self.decided[edge], draws)
         weights_K = torch.softmax(self.tau_EK[edge], 0)
         blended_BCHW = torch.zeros_like(images_BCHW)
         for op in range(len(self.space)):
-            transformed_BCHW = self._op(images_BCHW, op, draws, pixels)  # a masked op draws too, for those after it
+            transformed_BCHW = self._op(images_BCHW, op, draws)  # a masked op draws too, for those after it
             if op != masked:
                 blended_BCHW = blended_BCHW + weights_K[op] * transformed_BCHW
         return blended_BCHW
 
-    def _op(
-        self, images_BCHW: torch.Tensor, index: int, draws: torch.Generator, pixels: torch.Generator
-    ) -> torch.Tensor:
-        op, step = OPS[self.space.ops[index].name], self.space.ops[index].over_range()
-        draws_2B = torch.rand(2, len(images_BCHW), generator=draws)
-        argument_B = step.low + draws_2B[0] * (step.high - step.low)
-        if op.signed:
-            argument_B = torch.where(draws_2B[1] < 0.5, -argument_B, argument_B)
-        return op.function(images_BCHW, argument_B.to(images_BCHW.device, non_blocking=True), pixels)
+    def _op(self, images_BCHW: torch.Tensor, index: int, draws: torch.Generator) -> torch.Tensor:
+        step, device = self.space.ops[index].over_range(), images_BCHW.device
+        magnitude_B, sign_B, seed_B = uniform_draws(len(images_BCHW), 3, draws).unbind(1)
+        argument_B = step.low + magnitude_B * (step.high - step.low)
+        if step.signed:
+            argument_B = torch.where(sign_B < 0.5, -argument_B, argument_B)
+        argument_B = argument_B.float().to(device, non_blocking=True)
+        seed_B = seeds_of(seed_B).to(device, non_blocking=True)
+        return apply_op(step.op, images_BCHW, argument_B, seed_B, self.space.geometry)
 
     def genotype(self) -> Genotype:
         """Return the discrete cell: decided ops, the largest tau on undecided edges; two inputs a node at the most.
@@ -100,7 +98,7 @@ class Cell:
         for node in range(self.nodes):
             strongest = sorted(self.incoming(node), key=lambda edge: -float(weights_EK[edge].max()))[:2]
             nodes.append(tuple(self._edge(edge, weights_EK[edge]) for edge in sorted(strongest)))
-        return Genotype(inputs=self.inputs, nodes=tuple(nodes))
+        return Genotype(inputs=self.inputs, nodes=tuple(nodes), geometry=self.space.geometry)
 
     def _edge(self, edge: int, weights_K: torch.Tensor) -> Edge:
         op = self.decided.get(edge, int(weights_K.argmax()))

@@ -1,98 +1,19 @@
-"""A Policy as a batch transform: another op and magnitude for each image."""
+"""A Policy as a batch transform: every image draws for itself."""
 
 from collections.abc import Sequence
+from typing import overload
 
 import torch
 
-from dastune.ops import geometric
-from dastune.ops.table import OPS
-from dastune.policy.policy import Genotype, Policy, Stages, Step, SubPolicies
-
-SKIP = -1  # in place of a step's index: the image stays as it is
-
-
-class StepTable:
-    """Steps side by side, so that each image of a batch can take its own.
-
-    Which image takes which step, its magnitude and sign are drawn on the CPU: a GPU is never waited for. Noise ops draw
-    their pixels on the images' device.
-    """
-
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self.steps = tuple(steps)
-        self._ops = sorted({step.op for step in steps})
-        self._op_S = torch.tensor([self._ops.index(step.op) for step in steps], dtype=torch.int64)
-        self._low_S = torch.tensor([step.low for step in steps])
-        self._span_S = torch.tensor([step.high - step.low for step in steps])
-        self._signed_S = torch.tensor([OPS[step.op].signed for step in steps], dtype=torch.bool)
-        self._probability_S = torch.tensor([step.probability for step in steps])
-
-    def apply(self, images_BCHW: torch.Tensor, which_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Send image b through step `which_B[b]` (SKIP: none), each with its own magnitude, sign and coin.
-
-        Args:
-            images_BCHW: float32 in [0, 1].
-            which_B: int64 on the CPU.
-            generator: on the CPU.
-        """
-        draws_3B = torch.rand(3, len(which_B), generator=generator)
-        at_B = which_B.clamp(min=0)
-        argument_B = self._low_S[at_B] + draws_3B[0] * self._span_S[at_B]
-        argument_B = torch.where(self._signed_S[at_B] & (draws_3B[1] < 0.5), -argument_B, argument_B)
-        applied_B = (which_B != SKIP) & (draws_3B[2] < self._probability_S[at_B])
-        op_B = torch.where(applied_B, self._op_S[at_B], SKIP)
-        return _apply_ops(images_BCHW, self._ops, op_B, argument_B, generator)
-
-
-def _apply_ops(
-    images_BCHW: torch.Tensor,
-    names: Sequence[str],
-    op_B: torch.Tensor,
-    argument_B: torch.Tensor,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Apply op `names[op_B[b]]` to image b; all geometric ones in a single warp."""
-    device = images_BCHW.device
-    pixels = device_generator(generator, device)
-    out_BCHW = images_BCHW.clone()
-    moved: list[torch.Tensor] = []
-    matrices: list[torch.Tensor] = []
-    for index, name in enumerate(names):
-        if name == "identity":
-            continue
-        rows = (op_B == index).nonzero()[:, 0]
-        if not len(rows):
-            continue
-        argument = argument_B[rows].to(device, non_blocking=True)
-        if OPS[name].geometric:
-            moved.append(rows)
-            matrices.append(geometric.matrix(name, argument, images_BCHW.shape[-2:]))
-            continue
-        rows = rows.to(device, non_blocking=True)
-        out_BCHW[rows] = OPS[name].function(images_BCHW[rows], argument, pixels)
-    if moved:
-        rows = torch.cat(moved).to(device, non_blocking=True)
-        out_BCHW[rows] = geometric.warp(images_BCHW[rows], torch.cat(matrices))
-    return out_BCHW
-
-
-def device_generator(generator: torch.Generator, device: torch.device) -> torch.Generator:
-    """Return `generator` itself where `device` is a CPU, else a new one on `device` seeded from it."""
-    if device.type == "cpu":
-        return generator
-    seed = int(torch.randint(2**62, (), generator=generator))
-    return torch.Generator(device).manual_seed(seed)
-
-
-def draw_choices(weights: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Return `count` indices drawn in proportion to `weights`, int64 on the CPU."""
-    if count == 0:  # which multinomial refuses
-        return torch.empty(0, dtype=torch.int64)
-    return torch.multinomial(weights, count, replacement=True, generator=generator)
+from dastune.augment.steps import DRAWS, SKIP, DrawnSteps, MaskedImages, StepTable, uniform_draws
+from dastune.policy.policy import Genotype, Policy, Stages, SubPolicies
 
 
 class PolicyTransform:
     """Applies a Policy to image batches; every image draws for itself.
+
+    What happens to an image is decided by the numbers drawn for it: two batches, one after the other, come out as one
+    batch of both would.
 
     Args:
         policy: what to apply.
@@ -102,48 +23,118 @@ class PolicyTransform:
     def __init__(self, policy: Policy, generator: torch.Generator) -> None:
         self.policy = policy
         self.generator = generator
-        self._tables: list[tuple[torch.Tensor, StepTable]] = []
-        match policy:
-            case Stages():
-                for stage in policy.stages:
-                    weights = torch.tensor([choice.weight for choice in stage], dtype=torch.float64)
-                    self._tables.append((weights, StepTable([choice.step for choice in stage])))
-            case SubPolicies():
-                weights = torch.tensor([sub.weight for sub in policy.sub_policies], dtype=torch.float64)
-                self._tables = [(weights, StepTable([step for sub in policy.sub_policies for step in sub.steps]))]
-            case Genotype():
-                steps = [edge.step for edges in policy.nodes for edge in edges]
-                self._tables = [(torch.ones(1), StepTable([step])) for step in steps]
+        if isinstance(policy, Genotype):
+            steps = [edge.step for edges in policy.nodes for edge in edges]
+            self._blend = _Cell(policy, StepTable(steps, policy.geometry)) if policy.blends else None
+            policy = policy.paths()
+        else:
+            self._blend = None
+        self._draw = _Stages(policy) if isinstance(policy, Stages) else _SubPolicies(policy)
 
+    @overload
+    def __call__(self, images_BCHW: torch.Tensor) -> torch.Tensor: ...
+    @overload
+    def __call__(
+        self, images_BCHW: torch.Tensor, masks_BHW: torch.Tensor, ignore_index: int = ...
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
     @torch.no_grad()
-    def __call__(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return the augmented batch. Images are float32 in [0, 1], in and out."""
-        match self.policy:
-            case Stages():
-                for weights, table in self._tables:
-                    which_B = draw_choices(weights, len(images_BCHW), self.generator)
-                    images_BCHW = table.apply(images_BCHW, which_B, self.generator)
-                return images_BCHW
-            case SubPolicies():
-                return self._sub_policies(images_BCHW, self.policy)
-            case Genotype():
-                return self._cell(images_BCHW, self.policy)
+    def __call__(
+        self, images_BCHW: torch.Tensor, masks_BHW: torch.Tensor | None = None, ignore_index: int = 255
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Return the augmented batch, and the masks if there are any.
 
-    def _sub_policies(self, images_BCHW: torch.Tensor, policy: SubPolicies) -> torch.Tensor:
-        [(weights, table)] = self._tables
-        lengths = torch.tensor([len(sub.steps) for sub in policy.sub_policies])
-        starts = lengths.cumsum(0) - lengths
-        drawn_B = draw_choices(weights, len(images_BCHW), self.generator)
-        for position in range(int(lengths.max())):
-            which_B = torch.where(position < lengths[drawn_B], starts[drawn_B] + position, SKIP)
-            images_BCHW = table.apply(images_BCHW, which_B, self.generator)
-        return images_BCHW
+        Args:
+            images_BCHW: float32 in [0, 1], as is the result.
+            masks_BHW: class numbers. They go where geometric ops move the images, by nearest sampling; all other ops,
+                noise ops too, leave them.
+            ignore_index: what masks hold where an image has come from outside.
 
-    def _cell(self, images_BCHW: torch.Tensor, policy: Genotype) -> torch.Tensor:
-        states = [images_BCHW] * policy.inputs
-        every = torch.zeros(len(images_BCHW), dtype=torch.int64)
-        tables = iter(self._tables)
-        for edges in policy.nodes:
-            incoming = [next(tables)[1].apply(states[edge.source], every, self.generator) for edge in edges]
-            states.append(torch.stack(incoming).mean(0))
+        Raises:
+            ValueError: masks of another size; or masks for a cell that blends, whose images have no single mask.
+        """
+        if masks_BHW is not None and masks_BHW.shape != (len(images_BCHW), *images_BCHW.shape[-2:]):
+            raise ValueError(
+                f"masks must be (B, H, W) as their images; got {tuple(masks_BHW.shape)} for {tuple(images_BCHW.shape)}"
+            )
+        if self._blend is not None:
+            if masks_BHW is not None:
+                raise ValueError('a cell that blends images has no mask for them; give it node="sample"')
+            return self._blend(images_BCHW, self.generator)
+        draws_BD = uniform_draws(len(images_BCHW), self._draw.draws, self.generator)
+        batch = MaskedImages(images_BCHW, masks_BHW, ignore_index)
+        batch = self._draw.table.run(batch, self._draw(draws_BD))
+        return batch.images_BCHW if batch.masks_BHW is None else (batch.images_BCHW, batch.masks_BHW)
+
+
+class _Stages:
+    """What a Stages policy draws: at each stage one of its steps."""
+
+    def __init__(self, policy: Stages) -> None:
+        self.table = StepTable([choice.step for stage in policy.stages for choice in stage], policy.geometry)
+        self.draws = len(policy.stages) * (1 + DRAWS)
+        self._shares = [_shares([choice.weight for choice in stage]) for stage in policy.stages]
+
+    def __call__(self, draws_BD: torch.Tensor) -> list[DrawnSteps]:
+        drawn, first = [], 0
+        for draws_B5, shares_K in zip(_by_step(draws_BD, 1 + DRAWS), self._shares, strict=True):
+            which_B = first + _drawn_index(shares_K, draws_B5[:, 0])
+            drawn.append(self.table.drawn(which_B, draws_B5[:, 1:]))
+            first += len(shares_K)
+        return drawn
+
+
+class _SubPolicies:
+    """What a SubPolicies policy draws: one sub-policy, whose steps come in order."""
+
+    def __init__(self, policy: SubPolicies) -> None:
+        lengths = [len(sub.steps) for sub in policy.sub_policies]
+        self.table = StepTable([step for sub in policy.sub_policies for step in sub.steps], policy.geometry)
+        self.draws = 1 + max(lengths) * DRAWS
+        self._shares = _shares([sub.weight for sub in policy.sub_policies])
+        # Row k holds the indices of sub-policy k's steps.
+        ends = torch.tensor(lengths).cumsum(0)
+        self._steps_KP = torch.full((len(lengths), max(lengths)), SKIP)
+        for steps_P, length, end in zip(self._steps_KP, lengths, ends.tolist(), strict=True):
+            steps_P[:length] = torch.arange(end - length, end)
+
+    def __call__(self, draws_BD: torch.Tensor) -> list[DrawnSteps]:
+        which_BP = self._steps_KP[_drawn_index(self._shares, draws_BD[:, 0])]
+        steps = zip(which_BP.T, _by_step(draws_BD[:, 1:], DRAWS), strict=True)
+        return [self.table.drawn(which_B, draws_B4) for which_B, draws_B4 in steps]
+
+
+class _Cell:
+    """A Genotype that blends: a node is the mean of its edges."""
+
+    def __init__(self, policy: Genotype, table: StepTable) -> None:
+        self._policy, self._table = policy, table
+
+    def __call__(self, images_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        edges = sum(len(node) for node in self._policy.nodes)
+        draws_BD = uniform_draws(len(images_BCHW), edges * DRAWS, generator)
+        steps = iter(enumerate(_by_step(draws_BD, DRAWS)))
+        states = [images_BCHW] * self._policy.inputs
+        for node in self._policy.nodes:
+            joined_BCHW = torch.zeros_like(images_BCHW)
+            for edge in node:
+                index, draws_B4 = next(steps)
+                drawn = self._table.drawn(torch.full((len(images_BCHW),), index), draws_B4)
+                joined_BCHW += self._table.run(MaskedImages(states[edge.source]), [drawn]).images_BCHW
+            states.append(joined_BCHW.div_(len(node)))
         return states[-1]
+
+
+def _by_step(draws_BD: torch.Tensor, per_step: int) -> tuple[torch.Tensor, ...]:
+    """Return the numbers for each step, (B, per_step)."""
+    return tuple(draws_BD[:, at : at + per_step] for at in range(0, draws_BD.shape[1], per_step))
+
+
+def _shares(weights: Sequence[float]) -> torch.Tensor:
+    """Return the cumulative shares of the weights, float64; the last is 1."""
+    cumulative = torch.tensor(weights, dtype=torch.float64).cumsum(0)
+    return cumulative / cumulative[-1]
+
+
+def _drawn_index(shares_K: torch.Tensor, draws_B: torch.Tensor) -> torch.Tensor:
+    """Return which of the shares numbers in [0, 1) fall into; int64."""
+    return torch.searchsorted(shares_K, draws_B.contiguous(), right=True)

@@ -1,13 +1,15 @@
 """The search space of a study: ops with their ranges, and the noise ops that join level by level."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from dastune.config.fields import FieldError, Number, Strict, Whole, distinct
 from dastune.errors import nearest
-from dastune.ops.table import NOISE_LISTS, OPS, SPACES, Op
+from dastune.ops.spaces import DASTUNE, SPACES, Geometry
+from dastune.ops.table import NOISE_LISTS, OPS, Op
 from dastune.policy.space import SearchSpace, SpaceOp
 
 # The largest value that an argument of this name can mean; none is below 0, and signs are drawn.
@@ -23,15 +25,17 @@ def _known_op(name: str) -> str:
 
 def _op_of_yaml(item: Any) -> Any:
     """Turn `rotate` or `rotate: {degrees: 20}` or `rotate: {degrees: [5, 20]}` into the fields of OpRange."""
-    if isinstance(item, OpRange) or (isinstance(item, dict) and "op" in item):
+    if isinstance(item, OpRange):
         return item
+    if isinstance(item, dict) and "op" in item:
+        return {"signed": isinstance(item["op"], str) and item["op"] in OPS and OPS[item["op"]].signed, **item}
     if isinstance(item, str):
         item = {item: None}
     if not isinstance(item, dict) or len(item) != 1 or not isinstance(next(iter(item)), str):
         raise FieldError(_AN_OP)
     [(name, arguments)] = item.items()
     low, high = _given_range(OPS[_known_op(name)], arguments)
-    return {"op": name, "low": low, "high": high}
+    return {"op": name, "signed": OPS[name].signed, "low": low, "high": high}
 
 
 def _given_range(op: Op, arguments: Any) -> tuple[float, float]:
@@ -51,14 +55,14 @@ def _given_range(op: Op, arguments: Any) -> tuple[float, float]:
     for bound in (low, high):
         if isinstance(bound, bool) or not isinstance(bound, int | float):
             raise FieldError("must be a number or [LOW, HIGH]", op.name, op.argument)
-        _check_bound(op, bound, op.name, op.argument)
+        _check_bound(op, bound, op.name, op.argument, signed=op.signed)
     return low, high
 
 
-def _check_bound(op: Op, bound: float, *below: str) -> None:
+def _check_bound(op: Op, bound: float, *below: str, signed: bool) -> None:
     largest = _LARGEST.get(op.argument)
-    if bound < 0:
-        sign = "; its sign is drawn for each image" if op.signed else ""
+    if bound < 0 and (signed or not op.signed):
+        sign = "; its sign is drawn for each image" if signed else ""
         raise FieldError(f"must be at least 0 {op.unit}{sign}", *below)
     if largest is not None and bound > largest:
         raise FieldError(f"must be at most {largest:.4g} {op.unit}", *below)
@@ -69,23 +73,32 @@ class OpRange(Strict):
 
     op: Annotated[str, AfterValidator(_known_op)]
     """Name of the op."""
+    signed: bool
+    """Whether the argument's sign is drawn for each image; by default it is for ops that have one."""
     low: Number
     """Argument at magnitude 0, in the op's unit."""
     high: Number
     """Argument at magnitude 1, in the op's unit."""
 
+    @field_validator("signed")
+    @classmethod
+    def _has_sign(cls, signed: bool, info: ValidationInfo) -> bool:
+        if signed and "op" in info.data and not OPS[info.data["op"]].signed:
+            raise FieldError(f"the argument of {info.data['op']} has no sign")
+        return signed
+
     @field_validator("low", "high")
     @classmethod
     def _possible(cls, bound: float, info: ValidationInfo) -> float:
-        if "op" in info.data:
-            _check_bound(OPS[info.data["op"]], bound)
+        if {"op", "signed"} <= info.data.keys():
+            _check_bound(OPS[info.data["op"]], bound, signed=info.data["signed"])
         return bound
 
 
 OpItem: TypeAlias = Annotated[OpRange, BeforeValidator(_op_of_yaml)]
 
 
-def _named(lists: Mapping[str, tuple[str, ...]], kind: str) -> Callable[[Any], Any]:
+def _named(lists: Mapping[str, tuple[Any, ...]], kind: str) -> Callable[[Any], Any]:
     def expand(value: Any) -> Any:
         if isinstance(value, str):
             if value not in lists:
@@ -140,14 +153,24 @@ class Space(Strict):
     ops: Annotated[
         tuple[OpItem, ...],
         Field(min_length=1),
-        BeforeValidator(_named(SPACES, "an op space")),
+        BeforeValidator(_named({name: tuple(map(asdict, space.ops)) for name, space in SPACES.items()}, "an op space")),
         AfterValidator(_each_op_once),
     ] = Field(default="das-image", validate_default=True)
     """A named op space, or a list of ops, each with its own range if wanted: `[identity, rotate: {degrees: 20}]`."""
+    geometry: Geometry = DASTUNE
+    """How geometric ops sample. A named space brings its own; by default dastune's."""
     noise: Noise = Noise()
     """Noise ops and levels."""
     magnitude_levels: Annotated[Whole, Field(ge=2, le=31)] = 10
     """Magnitudes that a method with discrete magnitudes chooses from."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_its_geometry(cls, fields: Any) -> Any:
+        """Give a named space its geometry, unless the study states one."""
+        if isinstance(fields, dict) and isinstance(name := fields.get("ops"), str) and name in SPACES:
+            return {"geometry": SPACES[name].geometry, **fields}
+        return fields
 
     @field_validator("noise")
     @classmethod
@@ -161,4 +184,5 @@ class Space(Strict):
     def at_level(self, noise_level: int) -> SearchSpace:
         """Return the search space with the first `noise_level` noise ops."""
         items = (*self.ops, *self.noise.ops[:noise_level])
-        return SearchSpace(tuple(SpaceOp(item.op, item.low, item.high) for item in items), self.magnitude_levels)
+        ops = tuple(SpaceOp(item.op, item.low, item.high, item.signed) for item in items)
+        return SearchSpace(ops, self.magnitude_levels, self.geometry)

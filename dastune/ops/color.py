@@ -7,22 +7,25 @@ PIL's on 8-bit images, what lies between two grey levels stays, and the gradient
 `change` is the enhancement factor less 1: 0 leaves the image, -1 would leave only what the op blends with.
 """
 
+import math
+
 import torch
 from torch.nn.functional import pad
 
-from dastune.ops.image_op import image_op, per_image
+from dastune.ops.draws import uniform
+from dastune.ops.image_op import image_op, per_image, straight_through
 
 _HALF_LEVEL = 0.5 / 255
 
 
 @image_op(clamp="none")
-def identity(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def identity(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Return the images themselves."""
     return images_BCHW
 
 
 @image_op(clamp="none")
-def auto_contrast(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def auto_contrast(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Stretch each channel of each image to [0, 1]; a channel of one grey level stays."""
     low_BC11 = images_BCHW.amin((2, 3), keepdim=True)
     span_BC11 = images_BCHW.amax((2, 3), keepdim=True) - low_BC11
@@ -31,13 +34,13 @@ def auto_contrast(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch
 
 
 @image_op(clamp="none")
-def invert(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def invert(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Make the negative."""
     return 1 - images_BCHW
 
 
 @image_op(clamp="straight-through")
-def equalize(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def equalize(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Equalise the histogram of each channel of each image; straight-through gradient.
 
     As in PIL, a channel stays as it is when fewer than 255 of its pixels lie below its maximum: so does every image
@@ -55,49 +58,64 @@ def equalize(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Gene
 
 
 @image_op(clamp="none")
-def solarize(images_BCHW: torch.Tensor, threshold_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
-    """Invert the pixels at or above `threshold_B` in [0, 1]. No gradient to the threshold.
+def solarize(images_BCHW: torch.Tensor, threshold_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    """Invert the pixels at or above `threshold_B` in [0, 1].
 
-    The gradient to the image is 1 below the threshold and -1 from it on: exact but at the threshold itself.
+    The gradient to the image is 1 below the threshold and -1 from it on: exact but at the threshold itself. The
+    threshold has the gradient of a threshold with logistic noise of scale 1/20: straight-through.
     """
-    inverted_BCHW = (images_BCHW >= per_image(threshold_B)).to(images_BCHW.dtype)
-    return torch.addcmul(inverted_BCHW, images_BCHW, 1 - 2 * inverted_BCHW)  # half the time of torch.where
+    threshold_B111 = per_image(threshold_B)
+    inverted_BCHW = (images_BCHW >= threshold_B111).to(images_BCHW.dtype)
+    solarized_BCHW = torch.addcmul(inverted_BCHW, images_BCHW, 1 - 2 * inverted_BCHW)  # half the time of torch.where
+    if not threshold_B.requires_grad:
+        return solarized_BCHW
+    density_BCHW = torch.sigmoid((images_BCHW.detach() - threshold_B111.detach()) * 20)
+    density_BCHW = 20 * density_BCHW * (1 - density_BCHW)
+    return straight_through(solarized_BCHW, threshold_B, density_BCHW * (2 * images_BCHW - 1))
+
+
+@image_op(clamp="exact")
+def solarize_add(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    """Add `change_B` to the pixels below grey level 128 of 255 (RandAugment's public code, timm)."""
+    return images_BCHW + (images_BCHW < 127.5 / 255).to(images_BCHW.dtype) * per_image(change_B)
 
 
 @image_op(clamp="straight-through")
-def posterize(images_BCHW: torch.Tensor, bits_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def posterize(images_BCHW: torch.Tensor, bits_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Keep the `bits_B` highest of each pixel's 8 bits, rounded to whole bits; straight-through gradient.
 
-    No gradient to the bits.
+    What is cut off halves with each further bit; that is the derivative in the bits.
     """
     # Rounded once more because exp2 is not exact everywhere.
     step_B111 = per_image((8 - bits_B.detach().round()).exp2().round())
     levels_BCHW = (images_BCHW.detach() * 255).round_()
     kept_BCHW = (levels_BCHW / step_B111).floor_().mul_(step_B111)
-    return images_BCHW.add(kept_BCHW.sub_(levels_BCHW), alpha=1 / 255)
+    change_BCHW = kept_BCHW.sub_(levels_BCHW)
+    posterized_BCHW = images_BCHW.add(change_BCHW, alpha=1 / 255)
+    return straight_through(posterized_BCHW, bits_B, change_BCHW * (-math.log(2) / 255))
 
 
 @image_op(clamp="exact")
-def color(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def color(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Blend with the grey image, or away from it: saturation. Images of one channel stay."""
     return torch.lerp(images_BCHW, _grey(images_BCHW), _blend(images_BCHW, change_B))
 
 
 @image_op(clamp="exact")
-def contrast(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def contrast(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Blend with the image's mean grey, or away from it."""
     mean_B111 = _grey(images_BCHW.mean((2, 3), keepdim=True))
     return torch.lerp(images_BCHW, mean_B111, _blend(images_BCHW, change_B))
 
 
 @image_op(clamp="exact")
-def brightness(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def brightness(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Blend with black, or away from it."""
     return images_BCHW * (1 + per_image(change_B))
 
 
 @image_op(clamp="exact")
-def sharpness(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def sharpness(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Blend with the image smoothed by [1 1 1; 1 5 1; 1 1 1] / 13, or away from it; border pixels stay."""
     rows_BChW = images_BCHW[:, :, :-2] + images_BCHW[:, :, 1:-1] + images_BCHW[:, :, 2:]
     sums_BChw = rows_BChW[..., :-2] + rows_BChW[..., 1:-1] + rows_BChW[..., 2:]
@@ -107,20 +125,25 @@ def sharpness(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Genera
 
 
 @image_op(clamp="none")
-def cutout(images_BCHW: torch.Tensor, side_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def cutout(images_BCHW: torch.Tensor, side_B: torch.Tensor, seed_B: torch.Tensor) -> torch.Tensor:
     """Fill a square with mid-grey (0.5); `side_B` is a fraction of the image's shorter side.
 
-    The centre is uniform over the image, so the border may clip the square. No gradient to the side.
+    The centre is uniform over the image, so the border may clip the square. The side has the derivative of the mean
+    over all places of the square, the border left aside: straight-through.
     """
-    batch, _, height, width = images_BCHW.shape
-    centre_B2 = torch.rand(batch, 2, generator=generator, device=images_BCHW.device)
-    half_B1 = side_B[:, None] * (min(height, width) / 2)
+    height, width = images_BCHW.shape[-2:]
+    centre_B2 = uniform(seed_B, 2)
+    half_B1 = side_B.detach()[:, None] * (min(height, width) / 2)
     y_H = torch.arange(height, device=images_BCHW.device) + 0.5
     x_W = torch.arange(width, device=images_BCHW.device) + 0.5
     inside_BH = (y_H - centre_B2[:, :1] * height).abs() < half_B1
     inside_BW = (x_W - centre_B2[:, 1:] * width).abs() < half_B1
-    inside_B1HW = (inside_BH[:, None, :, None] & inside_BW[:, None, None, :]).to(images_BCHW.dtype)
-    return images_BCHW * (1 - inside_B1HW) + 0.5 * inside_B1HW
+    inside_B1HW = inside_BH[:, None, :, None] & inside_BW[:, None, None, :]
+    cut_BCHW = images_BCHW.masked_fill(inside_B1HW, 0.5)
+    if not side_B.requires_grad:
+        return cut_BCHW
+    density_B = 2 * side_B * (min(height, width) / max(height, width))
+    return straight_through(cut_BCHW, side_B, per_image(density_B) * (0.5 - images_BCHW))
 
 
 def _blend(images_BCHW: torch.Tensor, change_B: torch.Tensor) -> torch.Tensor:

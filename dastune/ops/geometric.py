@@ -1,13 +1,14 @@
 """Ops that move pixels by an affine map about the image centre: shears, translations, rotation.
 
-`matrix` and `warp` are open to callers that compose the maps of several ops and sample the images only once. Matrices
+The five ops sample as dastune's own geometry says, `move` as any geometry does. `matrix` and `warp` are open to callers
+that compose the maps of several ops and sample the images only once, or move masks along with images. Matrices
 map the output's coordinates to the input's: to apply op 1 and then op 2 in one warp, take ``matrix_1 @ matrix_2``.
 Coordinates are centred and normalised, (x, y, 1) with x = -1 and 1 at the left and right edge of the image and y = -1
 and 1 at its top and bottom. Angles and slopes are those of pixels, so matrices of non-square images know the size.
 
 Signs follow torchvision: a positive angle turns counter-clockwise, a positive translation moves right or down, a
 positive slope moves the lower rows left (shear_x) or the right columns up (shear_y). Shears keep the centre where it
-is; torchvision's AutoAugment keeps the top left corner, which adds a translation that the translate ops offer already.
+is; torchvision's AutoAugment keeps the top left corner (`Geometry.shear_about`), which adds a translation.
 All five are differentiable in the image and in the argument, and fill with black what comes from outside the image.
 """
 
@@ -18,9 +19,16 @@ import torch
 from torch.nn.functional import grid_sample
 
 from dastune.ops.image_op import clamped, image_op
+from dastune.ops.spaces import DASTUNE, Geometry
 
 
-def matrix(name: str, argument_B: torch.Tensor, size_HW: Sequence[int]) -> torch.Tensor:
+def move(name: str, images_BCHW: torch.Tensor, argument_B: torch.Tensor, geometry: Geometry = DASTUNE) -> torch.Tensor:
+    """Return the images after the geometric op `name`, sampled as `geometry` says."""
+    matrix_B33 = matrix(name, argument_B, images_BCHW.shape[-2:], geometry)
+    return warp(images_BCHW, matrix_B33, geometry.interpolation, geometry.fill)
+
+
+def matrix(name: str, argument_B: torch.Tensor, size_HW: Sequence[int], geometry: Geometry = DASTUNE) -> torch.Tensor:
     """Return the maps (B, 3, 3), output to input, of the geometric op `name` on images of height and width `size_HW`.
 
     Raises:
@@ -34,9 +42,9 @@ def matrix(name: str, argument_B: torch.Tensor, size_HW: Sequence[int]) -> torch
         case "shear_y":
             matrix_B33[:, 1, 0] = argument_B * (width / height)
         case "translate_x":
-            matrix_B33[:, 0, 2] = -2 * argument_B
+            matrix_B33[:, 0, 2] = -2 * (_whole(argument_B, width) if geometry.whole_pixels else argument_B)
         case "translate_y":
-            matrix_B33[:, 1, 2] = -2 * argument_B
+            matrix_B33[:, 1, 2] = -2 * (_whole(argument_B, height) if geometry.whole_pixels else argument_B)
         case "rotate":
             angle_B = argument_B.deg2rad()
             cosine_B, sine_B = angle_B.cos(), angle_B.sin()
@@ -48,53 +56,94 @@ def matrix(name: str, argument_B: torch.Tensor, size_HW: Sequence[int]) -> torch
             raise ValueError(
                 f"{name!r} is no geometric op; they are shear_x, shear_y, translate_x, translate_y, rotate"
             )
+    if geometry.shear_about == "corner" and name.startswith("shear"):
+        # At the corner, (-1, -1), nothing moves.
+        matrix_B33[:, :2, 2] = matrix_B33[:, [0, 1], [1, 0]]
     return matrix_B33
 
 
-def warp(
-    images_BCHW: torch.Tensor, matrix_B33: torch.Tensor, mode: Literal["bilinear", "nearest"] = "bilinear"
-) -> torch.Tensor:
-    """Return the images sampled at the places to which `matrix_B33` maps each pixel centre; 0 outside the image.
+def _whole(fraction_B: torch.Tensor, side: int) -> torch.Tensor:
+    """Return the fractions of `side` pixels cut to whole pixels, towards 0; straight-through gradient."""
+    pixels_B = fraction_B.detach() * side
+    # What is whole but for rounding is whole.
+    whole_B = (pixels_B + 1e-3 * pixels_B.sign()).trunc() / side
+    return fraction_B + (whole_B - fraction_B.detach())
 
-    "bilinear" is for images in [0, 1]; "nearest" keeps values as they are, for masks of class numbers.
+
+def warp(
+    images_BCHW: torch.Tensor,
+    matrix_B33: torch.Tensor,
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    fill: Sequence[float] = (0.0,),
+) -> torch.Tensor:
+    """Return the images sampled at the places to which `matrix_B33` maps each pixel centre.
+
+    Args:
+        images_BCHW: float.
+        matrix_B33: output to input, in normalised coordinates.
+        mode: "bilinear" is for images in [0, 1]; "nearest" keeps values as they are, also for masks of class numbers.
+            The matrix has the gradient of "bilinear" either way.
+        fill: the value outside the images, one for all channels or one for each.
+
+    Raises:
+        ValueError: neither one fill value nor as many as there are channels.
     """
+    if len(fill) not in (1, images_BCHW.shape[1]):
+        raise ValueError(f"{len(fill)} fill values for images of {images_BCHW.shape[1]} channels")
+    places_BHW2 = _places(images_BCHW, matrix_B33.to(images_BCHW.dtype))
+    if any(fill):
+        fill_C11 = fill[0] if len(fill) == 1 else images_BCHW.new_tensor(fill)[:, None, None]
+        warped_BCHW = _sampled(images_BCHW - fill_C11, places_BHW2, mode) + fill_C11
+    else:
+        warped_BCHW = _sampled(images_BCHW, places_BHW2, mode)
+    return clamped(warped_BCHW, "straight-through") if mode == "bilinear" else warped_BCHW
+
+
+def _places(images_BCHW: torch.Tensor, matrix_B33: torch.Tensor) -> torch.Tensor:
+    """Return where in the input each output pixel's centre comes from, (B, H, W, 2), as (x, y)."""
     height, width = images_BCHW.shape[-2:]
-    matrix_B33 = matrix_B33.to(images_BCHW.dtype)
     x_W = torch.linspace(1 / width - 1, 1 - 1 / width, width, dtype=matrix_B33.dtype, device=matrix_B33.device)
     y_H = torch.linspace(1 / height - 1, 1 - 1 / height, height, dtype=matrix_B33.dtype, device=matrix_B33.device)
     # The map is a sum of a part per column and a part per row: a tenth of the time that affine_grid takes on a CPU.
     column_B21W = matrix_B33[:, :2, 0, None, None] * x_W
     row_B2H1 = matrix_B33[:, :2, 1, None, None] * y_H[:, None] + matrix_B33[:, :2, 2, None, None]
-    places_BHW2 = (row_B2H1 + column_B21W).permute(0, 2, 3, 1)
-    warped_BCHW = grid_sample(images_BCHW, places_BHW2, mode=mode, padding_mode="zeros", align_corners=False)
-    return clamped(warped_BCHW, "straight-through") if mode == "bilinear" else warped_BCHW
+    return (row_B2H1 + column_B21W).permute(0, 2, 3, 1)
+
+
+def _sampled(images_BCHW: torch.Tensor, places_BHW2: torch.Tensor, mode: str) -> torch.Tensor:
+    """Return the images at the given places, 0 outside; nearest sampling has bilinear sampling's gradient in them."""
+    sampled_BCHW = grid_sample(images_BCHW, places_BHW2, mode=mode, padding_mode="zeros", align_corners=False)
+    if mode == "nearest" and places_BHW2.requires_grad:
+        smooth_BCHW = grid_sample(images_BCHW.detach(), places_BHW2, padding_mode="zeros", align_corners=False)
+        return sampled_BCHW + (smooth_BCHW - smooth_BCHW.detach())
+    return sampled_BCHW
 
 
 @image_op(clamp="none")
-def shear_x(images_BCHW: torch.Tensor, slope_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def shear_x(images_BCHW: torch.Tensor, slope_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Shift each row by `slope_B` pixels per pixel of its distance from the centre row."""
-    return warp(images_BCHW, matrix("shear_x", slope_B, images_BCHW.shape[-2:]))
+    return move("shear_x", images_BCHW, slope_B)
 
 
 @image_op(clamp="none")
-def shear_y(images_BCHW: torch.Tensor, slope_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def shear_y(images_BCHW: torch.Tensor, slope_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Shift each column by `slope_B` pixels per pixel of its distance from the centre column."""
-    return warp(images_BCHW, matrix("shear_y", slope_B, images_BCHW.shape[-2:]))
+    return move("shear_y", images_BCHW, slope_B)
 
 
 @image_op(clamp="none")
-def translate_x(images_BCHW: torch.Tensor, fraction_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def translate_x(images_BCHW: torch.Tensor, fraction_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Move the image right by `fraction_B` of its width."""
-    return warp(images_BCHW, matrix("translate_x", fraction_B, images_BCHW.shape[-2:]))
+    return move("translate_x", images_BCHW, fraction_B)
 
 
 @image_op(clamp="none")
-def translate_y(images_BCHW: torch.Tensor, fraction_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def translate_y(images_BCHW: torch.Tensor, fraction_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Move the image down by `fraction_B` of its height."""
-    return warp(images_BCHW, matrix("translate_y", fraction_B, images_BCHW.shape[-2:]))
+    return move("translate_y", images_BCHW, fraction_B)
 
 
 @image_op(clamp="none")
-def rotate(images_BCHW: torch.Tensor, degrees_B: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+def rotate(images_BCHW: torch.Tensor, degrees_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Turn the image about its centre, counter-clockwise by `degrees_B`."""
-    return warp(images_BCHW, matrix("rotate", degrees_B, images_BCHW.shape[-2:]))
+    return move("rotate", images_BCHW, degrees_B)

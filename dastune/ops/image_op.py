@@ -16,19 +16,20 @@ def image_op(clamp: Clamp) -> "Callable[[OpFunction], OpFunction]":
     """Return the decorator that makes an op of a function, whose results it cuts to [0, 1] as `clamp` says.
 
     "none" is for ops that cannot leave [0, 1], and "straight-through" for those that leave it by rounding only: a white
-    pixel must not lose its gradient for being at 1.0000001. The op raises ValueError unless images are (B, C, H, W) and
-    arguments (B,).
+    pixel must not lose its gradient for being at 1.0000001. The op raises ValueError unless images are (B, C, H, W),
+    arguments (B,) and seeds (B,).
     """
 
     def decorate(function: "OpFunction") -> "OpFunction":
         @wraps(function)
-        def op(images_BCHW: torch.Tensor, argument_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-            if images_BCHW.ndim != 4 or argument_B.shape != images_BCHW.shape[:1]:
+        def op(images_BCHW: torch.Tensor, argument_B: torch.Tensor, seed_B: torch.Tensor) -> torch.Tensor:
+            if images_BCHW.ndim != 4 or not argument_B.shape == seed_B.shape == images_BCHW.shape[:1]:
                 raise ValueError(
-                    f"{function.__name__} needs images of shape (B, C, H, W) and arguments of shape (B,), one per "
-                    f"image; it got images {tuple(images_BCHW.shape)} and arguments {tuple(argument_B.shape)}"
+                    f"{function.__name__} needs images of shape (B, C, H, W), and arguments and seeds of shape (B,), "
+                    f"one per image; it got images {tuple(images_BCHW.shape)}, arguments {tuple(argument_B.shape)} and "
+                    f"seeds {tuple(seed_B.shape)}"
                 )
-            return clamped(function(images_BCHW, argument_B, generator), clamp)
+            return clamped(function(images_BCHW, argument_B, seed_B), clamp)
 
         return op
 
@@ -42,6 +43,15 @@ def clamped(images_BCHW: torch.Tensor, clamp: Clamp) -> torch.Tensor:
     if clamp == "straight-through":
         images_BCHW.detach().clamp_(0, 1)
     return images_BCHW
+
+
+def straight_through(
+    images_BCHW: torch.Tensor, argument_B: torch.Tensor, derivative_BCHW: torch.Tensor
+) -> torch.Tensor:
+    """Return the images with `derivative_BCHW` as their derivative in the argument, whose own has been lost."""
+    if not argument_B.requires_grad:
+        return images_BCHW
+    return images_BCHW + per_image(argument_B - argument_B.detach()) * derivative_BCHW.detach()
 
 
 def per_image(argument_B: torch.Tensor) -> torch.Tensor:

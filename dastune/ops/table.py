@@ -1,8 +1,13 @@
 """OPS: the one list of operations, with what each argument means. Imports no torch, so that YAML can be checked fast.
 
-An op is a function ``op(images_BCHW, argument_B, generator) -> images_BCHW`` in the module its row names. Images are
+An op is a pure function ``op(images_BCHW, argument_B, seed_B) -> images_BCHW`` in the module its row names. Images are
 float32 in [0, 1]; ``argument_B`` is physical (degrees, a fraction of the side, bits ...), one per image, its sign
-already drawn. `low` and `high` are the argument at magnitude 0 and 1; at magnitude m it is ``low + m * (high - low)``.
+already drawn; ``seed_B`` (int64) decides what an image's own random pixels are. What happens to an image depends on its
+own row of the three alone. `low` and `high` are the argument at magnitude 0 and 1; at magnitude m it is
+``low + m * (high - low)``.
+
+AutoAugment's SamplePairing is not here: it blends with another image of the batch, so its result depends on the batch,
+its label belongs to one of the two, and neither torchvision, albumentations nor timm could take such a policy.
 """
 
 from collections.abc import Callable
@@ -13,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, cast
 if TYPE_CHECKING:
     import torch
 
-    OpFunction = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
+    OpFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 Module = Literal["geometric", "color", "noise"]
 
@@ -30,8 +35,10 @@ class Op:
         low, high: argument at magnitude 0 and at magnitude 1.
         signed: the sign of the argument is drawn per image, with probability 1/2 each.
         neutral_at_low: the op returns its input unchanged at argument `low`.
-        gradient: how the gradient reaches the image ("exact", "straight-through", or "none" where nothing of the
-            image is left).
+        gradient: how the gradient reaches the image: "exact" (0 where nothing of the image is left), or
+            "straight-through" (that of the identity, past the rounding).
+        argument_gradient: how it reaches the argument: "exact", "straight-through" (the op's docstring says of what),
+            or "none" for ops without an argument.
         destroys: for noise ops, what information is lost; "" for the others.
     """
 
@@ -43,7 +50,8 @@ class Op:
     high: float = 0.0
     signed: bool = False
     neutral_at_low: bool = False
-    gradient: Literal["exact", "straight-through", "none"] = "exact"
+    gradient: Literal["exact", "straight-through"] = "exact"
+    argument_gradient: Literal["exact", "straight-through", "none"] = "none"
     destroys: str = ""
 
     @property
@@ -62,55 +70,53 @@ class Op:
         return cast("OpFunction", getattr(import_module(f"dastune.ops.{self.module}"), self.name))
 
 
+def _noise(
+    name: str,
+    destroys: str,
+    argument: str = "",
+    unit: str = "",
+    low: float = 0.0,
+    high: float = 0.0,
+    argument_gradient: Literal["exact", "straight-through", "none"] | None = None,
+) -> Op:
+    gradient = argument_gradient or ("exact" if argument else "none")
+    return Op(name, "noise", argument, unit, low, high, argument_gradient=gradient, destroys=destroys)
+
+
 _ROWS = (
-    Op("shear_x", "geometric", "slope", "pixels per pixel", 0.0, 0.3, signed=True, neutral_at_low=True),
-    Op("shear_y", "geometric", "slope", "pixels per pixel", 0.0, 0.3, signed=True, neutral_at_low=True),
-    Op("translate_x", "geometric", "fraction", "of the width", 0.0, 0.45, signed=True, neutral_at_low=True),
-    Op("translate_y", "geometric", "fraction", "of the height", 0.0, 0.45, signed=True, neutral_at_low=True),
-    Op("rotate", "geometric", "degrees", "degrees", 0.0, 30.0, signed=True, neutral_at_low=True),
+    Op("shear_x", "geometric", "slope", "pixels per pixel", 0.0, 0.3, True, True, argument_gradient="exact"),
+    Op("shear_y", "geometric", "slope", "pixels per pixel", 0.0, 0.3, True, True, argument_gradient="exact"),
+    Op("translate_x", "geometric", "fraction", "of the width", 0.0, 0.45, True, True, argument_gradient="exact"),
+    Op("translate_y", "geometric", "fraction", "of the height", 0.0, 0.45, True, True, argument_gradient="exact"),
+    Op("rotate", "geometric", "degrees", "degrees", 0.0, 30.0, True, True, argument_gradient="exact"),
     Op("identity", "color", neutral_at_low=True),
     Op("auto_contrast", "color"),
     Op("invert", "color"),
     Op("equalize", "color", gradient="straight-through"),
     # Neutral for pixels below 1: a white pixel is inverted at threshold 1, as in PIL at threshold 255.
-    Op("solarize", "color", "threshold", "of white", 256 / 255, 0.0, neutral_at_low=True),
-    Op("posterize", "color", "bits", "bits of 8", 8.0, 4.0, neutral_at_low=True, gradient="straight-through"),
-    Op("color", "color", "change", "factor less 1", 0.0, 0.9, signed=True, neutral_at_low=True),
-    Op("contrast", "color", "change", "factor less 1", 0.0, 0.9, signed=True, neutral_at_low=True),
-    Op("brightness", "color", "change", "factor less 1", 0.0, 0.9, signed=True, neutral_at_low=True),
-    Op("sharpness", "color", "change", "factor less 1", 0.0, 0.9, signed=True, neutral_at_low=True),
-    Op("cutout", "color", "side", "of the shorter side", 0.0, 0.2, neutral_at_low=True),
-    Op("gaussian_replace", "noise", gradient="none", destroys="Everything: Gaussian noise takes the image's place."),
-    Op("pixel_shuffle", "noise", destroys="All shape and texture; only the image's colours are left."),
-    Op("constant", "noise", gradient="none", destroys="Everything: one random colour takes the image's place."),
-    Op("phase_scramble", "noise", destroys="The place of every edge; only the power spectrum is left."),
-    Op("salt_and_pepper", "noise", "share", "of pixels", 0.6, 0.95, destroys="Most pixels, made black or white."),
-    Op("patch_shuffle", "noise", destroys="Shape beyond a patch; only the content of 16 patches is left."),
-    Op("heavy_blur", "noise", "sd", "of the side", 0.4, 1.0, destroys="All detail; a spread of colour is left."),
-    Op("additive_gaussian", "noise", "sd", "of white", 0.6, 1.5, destroys="Fine detail and faint contrast."),
-    Op("row_shuffle", "noise", destroys="All vertical structure; only the content of single rows is left."),
-    Op("random_mask", "noise", "share", "of 16 patches", 0.6, 0.95, destroys="Most of the image, patch by patch."),
-    Op("channel_noise", "noise", "sd", "of white", 1.0, 3.0, destroys="Colour, brightness and most contrast."),
-    Op("tiny_crop", "noise", "side", "of the side", 0.3, 0.1, destroys="All but a small window at a random place."),
+    Op("solarize", "color", "threshold", "of white", 256 / 255, 0.0, False, True, argument_gradient="straight-through"),
+    Op("solarize_add", "color", "change", "of white", 0.0, 110 / 255, False, True, argument_gradient="exact"),
+    Op("posterize", "color", "bits", "bits of 8", 8.0, 4.0, False, True, "straight-through", "straight-through"),
+    Op("color", "color", "change", "factor less 1", 0.0, 0.9, True, True, argument_gradient="exact"),
+    Op("contrast", "color", "change", "factor less 1", 0.0, 0.9, True, True, argument_gradient="exact"),
+    Op("brightness", "color", "change", "factor less 1", 0.0, 0.9, True, True, argument_gradient="exact"),
+    Op("sharpness", "color", "change", "factor less 1", 0.0, 0.9, True, True, argument_gradient="exact"),
+    Op("cutout", "color", "side", "of the shorter side", 0.0, 0.2, False, True, argument_gradient="straight-through"),
+    _noise("gaussian_replace", "Everything: Gaussian noise takes the image's place."),
+    _noise("pixel_shuffle", "All shape and texture; only the image's colours are left."),
+    _noise("constant", "Everything: one random colour takes the image's place."),
+    _noise("phase_scramble", "The place of every edge; only the power spectrum is left."),
+    _noise("salt_and_pepper", "Most pixels, made black or white.", "share", "of pixels", 0.6, 0.95, "straight-through"),
+    _noise("patch_shuffle", "Shape beyond a patch; only the content of 16 patches is left."),
+    _noise("heavy_blur", "All detail; a spread of colour is left.", "sd", "of the side", 0.4, 1.0),
+    _noise("additive_gaussian", "Fine detail and faint contrast.", "sd", "of white", 0.6, 1.5),
+    _noise("row_shuffle", "All vertical structure; only the content of single rows is left."),
+    _noise("random_mask", "Most of the image.", "share", "of 16 patches", 0.6, 0.95, "straight-through"),
+    _noise("channel_noise", "Colour, brightness and most contrast.", "sd", "of white", 1.0, 3.0),
+    _noise("tiny_crop", "All but a small window at a random place.", "side", "of the side", 0.3, 0.1),
 )
 
 OPS: dict[str, Op] = {op.name: op for op in _ROWS}
-
-_DAS_IMAGE = (
-    *("shear_x", "shear_y", "translate_x", "translate_y", "rotate", "auto_contrast", "invert", "equalize"),
-    *("solarize", "posterize", "color", "brightness", "sharpness", "cutout"),
-)
-
-# das-image: DAS's 15 ops for its comparison with AutoAugment and RandAugment (arXiv 2403.15194, supplement F.1), which
-# lack contrast. ra: the 14 of RandAugment (arXiv 1909.13719, section 3).
-SPACES: dict[str, tuple[str, ...]] = {
-    "das-image": (*_DAS_IMAGE, "identity"),
-    "das-image-contrast": (*_DAS_IMAGE, "contrast", "identity"),
-    "ra": (
-        *("identity", "auto_contrast", "equalize", "rotate", "solarize", "color", "posterize", "contrast"),
-        *("brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y"),
-    ),
-}
 
 # Noise level k of a study takes the first k. The first is very probably the noise op of DAS's own Figure 9; the order
 # of OPS goes on so that each next op destroys something else than the ones just before it.

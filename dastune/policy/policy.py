@@ -22,10 +22,11 @@ from pydantic import (
 )
 
 from dastune.errors import UserError, nearest
+from dastune.ops.spaces import DASTUNE, Geometry
 from dastune.ops.table import OPS
 
 FORMAT: Final = "dastune-policy"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had neither `signed` nor `geometry` nor `node`; their defaults are what it meant
 SEMANTICS: Final = "dastune-1"
 
 
@@ -36,14 +37,23 @@ class _Frozen(BaseModel):
 class Step(_Frozen):
     """One op with its physical argument drawn uniformly from [low, high] for each image; `low == high` fixes it.
 
-    For signed ops (`Op.signed`) the range is of the absolute argument and the sign is drawn per image. `probability`
-    is the chance that the op is applied at all.
+    Where `signed`, the range is of the absolute argument and its sign is drawn per image, with probability 1/2 each;
+    that is the default for the ops that have signs (`Op.signed`). `probability` is the chance that the op is applied at
+    all.
     """
 
     op: str
     low: float = 0.0
     high: float = 0.0
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0
+    signed: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_its_sign(cls, fields: Any) -> Any:
+        if isinstance(fields, Mapping) and fields.get("op") in OPS:
+            return {"signed": OPS[fields["op"]].signed, **fields}
+        return fields
 
     @field_validator("op")
     @classmethod
@@ -56,6 +66,10 @@ class Step(_Frozen):
     def _ordered(self) -> "Step":
         if self.low > self.high:
             raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        if self.signed and not OPS[self.op].signed:
+            raise ValueError(f"the argument of {self.op} has no sign; signed must be false")
+        if self.signed and self.low < 0:
+            raise ValueError(f"low {self.low:g} is below 0, and the sign is random (signed)")
         return self
 
 
@@ -77,6 +91,7 @@ class SubPolicies(_Frozen):
     """Each image draws one sub-policy by weight and goes through its steps (AutoAugment, CVPR 2019, section 3)."""
 
     kind: Literal["sub_policies"] = "sub_policies"
+    geometry: Geometry = DASTUNE
     sub_policies: Annotated[tuple[SubPolicy, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -90,6 +105,7 @@ class Stages(_Frozen):
     """At each stage each image draws one step by weight. No stages: images stay as they are."""
 
     kind: Literal["stages"] = "stages"
+    geometry: Geometry = DASTUNE
     stages: tuple[Annotated[tuple[Choice, ...], Field(min_length=1)], ...] = ()
 
     @model_validator(mode="after")
@@ -108,12 +124,16 @@ class Edge(_Frozen):
 
 
 class Genotype(_Frozen):
-    """A discrete cell: node i is the mean of its incoming edges; the last node is the output.
+    """A discrete cell: node i joins its incoming edges; the last node is the output.
 
-    States are numbered 0 .. inputs-1 for the inputs (each the image), then one per node.
+    States are numbered 0 .. inputs-1 for the inputs (each the image), then one per node. `node` says how edges are
+    joined: "mean" is the mean of their images (the published cell); "sample" draws one of them for each image, which
+    is the same as drawing one of the cell's `paths`.
     """
 
     kind: Literal["genotype"] = "genotype"
+    geometry: Geometry = DASTUNE
+    node: Literal["mean", "sample"] = "mean"
     inputs: Annotated[int, Field(ge=1, le=2)] = 1
     nodes: Annotated[tuple[Annotated[tuple[Edge, ...], Field(min_length=1)], ...], Field(min_length=1)]
 
@@ -127,6 +147,28 @@ class Genotype(_Frozen):
                     )
         return self
 
+    @property
+    def blends(self) -> bool:
+        """Whether an image may come out as the mean of two or more."""
+        return self.node == "mean" and any(len(edges) > 1 for edges in self.nodes)
+
+    def paths(self) -> SubPolicies:
+        """Return the ways from the image to the output as sub-policies; a path's weight is its probability.
+
+        At each node a path comes in by any of the node's edges, equally likely. With `node="sample"` this is the same
+        policy; with "mean" it draws between the images that the cell would average.
+        """
+        ways: list[tuple[SubPolicy, ...]] = [(SubPolicy(steps=()),)] * self.inputs
+        for edges in self.nodes:
+            ways.append(
+                tuple(
+                    SubPolicy(steps=(*way.steps, edge.step), weight=way.weight / len(edges))
+                    for edge in edges
+                    for way in ways[edge.source]
+                )
+            )
+        return SubPolicies(sub_policies=ways[-1], geometry=self.geometry)
+
 
 Policy: TypeAlias = SubPolicies | Stages | Genotype
 
@@ -134,14 +176,15 @@ NO_AUGMENTATION = Stages()
 
 
 class PolicyFile(_Frozen):
-    """A policy with where it comes from: the JSON that `save_policy` writes.
+    """A policy with where it comes from: the JSON of a policy file, whose schema is `policy.schema.json` beside this.
 
-    `provenance` holds what is known of the search: study, method, noise level, seeds, budget, data fingerprint,
-    version.
+    `semantics` says what ops and their arguments mean. `provenance` holds what is known of where the policy comes from.
+    dastune's searches write study, method, label, noise_level, search_seed, budget, data (fingerprint) and
+    dastune_version; an imported policy says what it was read from.
     """
 
     format: Literal["dastune-policy"] = "dastune-policy"
-    version: Annotated[int, Field(ge=1)] = FORMAT_VERSION
+    version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION
     semantics: Literal["dastune-1"] = "dastune-1"
     policy: Annotated[Policy, Field(discriminator="kind")]
     provenance: dict[str, Any] = {}
@@ -166,7 +209,12 @@ def policy_text(policy: Policy, provenance: Mapping[str, Any]) -> str:
 
 
 def load_policy(path: str | Path) -> Policy:
-    """Read the policy file at `path`.
+    """Read the policy of the policy file at `path`. Raises as `load_policy_file`."""
+    return load_policy_file(path).policy
+
+
+def load_policy_file(path: str | Path) -> PolicyFile:
+    """Read the policy file at `path`, with its provenance.
 
     Raises:
         UserError: the file is missing, damaged, no policy, or written by a newer version.
@@ -186,7 +234,7 @@ def load_policy(path: str | Path) -> Policy:
     if isinstance(semantics, str) and semantics != SEMANTICS:
         raise UserError(f"{path}: its semantics {semantics!r} are unknown to this dastune ({SEMANTICS!r}); upgrade")
     try:
-        return PolicyFile.model_validate(data).policy
+        return PolicyFile.model_validate(data)
     except ValidationError as error:
         raise UserError(f"{path}: {_first_fault(error)}; the file is damaged") from error
 

@@ -2,27 +2,32 @@
 
 from dataclasses import dataclass
 
+from dastune.ops.spaces import DASTUNE, Geometry
 from dastune.ops.table import OPS
 from dastune.policy.policy import Step
 
 
 @dataclass(frozen=True)
 class SpaceOp:
-    """An op as a space offers it: `low` and `high` are its physical argument at magnitude 0 and 1."""
+    """An op as a space offers it: `low` and `high` are its physical argument at magnitude 0 and 1.
+
+    Where `signed`, the sign of the argument is drawn for each image.
+    """
 
     name: str
     low: float
     high: float
+    signed: bool
 
     def at(self, magnitude: float, probability: float = 1.0) -> Step:
         """Return the step with the fixed argument of `magnitude` in [0, 1]."""
         argument = self.low + magnitude * (self.high - self.low)
-        return Step(op=self.name, low=argument, high=argument, probability=probability)
+        return Step(op=self.name, low=argument, high=argument, probability=probability, signed=self.signed)
 
     def over_range(self) -> Step:
         """Return the step that draws its magnitude uniformly from [0, 1] for each image."""
         low, high = sorted((self.low, self.high))
-        return Step(op=self.name, low=low, high=high)
+        return Step(op=self.name, low=low, high=high, signed=self.signed)
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,12 @@ class SearchSpace:
     Attributes:
         ops: all of them, noise ops last; names are distinct.
         magnitude_levels: how many magnitudes a method with discrete magnitudes chooses from, spread over [0, 1].
+        geometry: how geometric ops sample.
     """
 
     ops: tuple[SpaceOp, ...]
     magnitude_levels: int = 10
+    geometry: Geometry = DASTUNE
 
     def __len__(self) -> int:
         return len(self.ops)

@@ -49,7 +49,8 @@ class PolicyShape:
         ]
         per_sub_policy = self.steps_per_sub_policy
         starts = range(0, self.steps, per_sub_policy)
-        return SubPolicies(sub_policies=tuple(SubPolicy(steps=tuple(steps[i : i + per_sub_policy])) for i in starts))
+        sub_policies = tuple(SubPolicy(steps=tuple(steps[i : i + per_sub_policy])) for i in starts)
+        return SubPolicies(sub_policies=sub_policies, geometry=self.space.geometry)
 
 
 class Ranking:
@@ -67,8 +68,10 @@ class Ranking:
 
     def policy(self) -> Policy:
         """Return the sub-policies of all kept policies, best first, as one; without any, no augmentation."""
+        if not self._scores:
+            return NO_AUGMENTATION
         sub_policies = tuple(sub for policy in self._scores for sub in policy.sub_policies)
-        return SubPolicies(sub_policies=sub_policies) if sub_policies else NO_AUGMENTATION
+        return SubPolicies(sub_policies=sub_policies, geometry=next(iter(self._scores)).geometry)
 
     def state(self) -> list[list[Any]]:
         """Return [policy as JSON, score] pairs, best first."""

@@ -13,7 +13,8 @@ def trivial_policy(space: SearchSpace) -> Stages:
 
     Its magnitude is drawn uniformly over the op's range, for each image.
     """
-    return Stages(stages=(tuple(Choice(weight=1, step=op.over_range()) for op in space.ops),))
+    stage = tuple(Choice(weight=1, step=op.over_range()) for op in space.ops)
+    return Stages(stages=(stage,), geometry=space.geometry)
 
 
 def no_policy() -> Stages:

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812  the name everyone gives it
 
-from dastune.augment.policies import StepTable
+from dastune.augment.steps import StepTable
 from dastune.policy.policy import Choice, Stages
 from dastune.policy.space import SearchSpace
 from dastune.search.search import SearchProgress
@@ -72,7 +72,7 @@ class AlignmentSearch:
         self._tau_learning_rate = tau_learning_rate
         self._network = task.new_network(derive(seed, "das"))
         self._optimiser = task.recipe.optimiser(self._network)
-        self._table = StepTable([op.over_range() for op in space.ops])
+        self._table = StepTable([op.over_range() for op in space.ops], space.geometry)
         self.tau_SK = torch.zeros(stages, len(space), requires_grad=True)
         self._tau_optimiser = torch.optim.Adam([self.tau_SK], lr=tau_learning_rate, betas=(0.5, 0.999))
         self._train = Batches(len(task.train), task.recipe.batch_size, derive(seed, "das train"))
@@ -143,7 +143,8 @@ class AlignmentSearch:
             stages=tuple(
                 tuple(Choice(weight=weight, step=step) for weight, step in zip(weights, steps, strict=True))
                 for weights in weights_SK
-            )
+            ),
+            geometry=self._space.geometry,
         )
 
     def summary(self) -> Mapping[str, float]:

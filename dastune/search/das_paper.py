@@ -99,9 +99,7 @@ class PaperSearch:
             return
         images_BCHW, labels_B = self._batch(self._task.held_out, self._validation)
         loss = F.cross_entropy(self._logits(images_BCHW, self._generator), labels_B)
-        [gradient_EK] = torch.autograd.grad(loss, [self.cell.tau_EK], allow_unused=True)
-        if gradient_EK is None:  # edges decided for ops that leave nothing of the image cut the others off
-            return
+        [gradient_EK] = torch.autograd.grad(loss, [self.cell.tau_EK])
         self.cell.tau_EK.grad = gradient_EK.nan_to_num(0, 0, 0)  # of a network that has diverged
         self._tau_optimiser.step()
 

@@ -76,7 +76,7 @@ class RandAugmentProposer:
     def policy(self, n: int, m: float) -> Stages:
         """Return RandAugment(N, M) over the space: N stages, each uniform over all ops at magnitude M / 10."""
         stage = tuple(Choice(weight=1, step=op.at(m / MAX_M)) for op in self._space.ops)
-        return Stages(stages=(stage,) * n)
+        return Stages(stages=(stage,) * n, geometry=self._space.geometry)
 
     def ask(self) -> Policy | None:
         """Return the policy of the grid's next point, or None at its end."""

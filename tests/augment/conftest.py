@@ -9,7 +9,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_any
 
-from dastune.augment import cell, policies
 from dastune.ops.table import OPS
 from dastune.policy.space import SearchSpace, SpaceOp
 
@@ -23,7 +22,9 @@ def images() -> torch.Tensor:
 
 @pytest.fixture
 def space_of() -> Callable[..., SearchSpace]:
-    return lambda *names: SearchSpace(tuple(SpaceOp(name, OPS[name].low, OPS[name].high) for name in names))
+    return lambda *names: SearchSpace(
+        tuple(SpaceOp(name, OPS[name].low, OPS[name].high, OPS[name].signed) for name in names)
+    )
 
 
 class _PretendCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -39,9 +40,7 @@ class _PretendCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
-def pretend_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+def pretend_cuda() -> Iterator[torch.device]:
     """A device "cuda" whose tensors have no values, so that code that would wait for a GPU raises."""
-    for module in (policies, cell):
-        monkeypatch.setattr(module, "device_generator", lambda generator, device: generator)
     with FakeTensorMode(allow_non_fake_inputs=True), _PretendCuda():  # type: ignore[no-untyped-call]
         yield torch.device("cuda")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dastune.augment.cell import Cell
-from dastune.ops.table import OPS, SPACES
+from dastune.ops.spaces import SPACES
+from dastune.ops.table import OPS
 from dastune.policy.policy import Edge, Genotype, policy_from_json, policy_to_json
 from dastune.policy.space import SearchSpace
 from dastune.seeds import generator
@@ -28,7 +29,7 @@ def cell_of(space: SearchSpace, inputs: int = 2, nodes: int = 4, spread: float =
 
 
 def plain_op(name: str, images: torch.Tensor) -> torch.Tensor:
-    return OPS[name].function(images, torch.zeros(len(images)), seeded())
+    return OPS[name].function(images, torch.zeros(len(images)), torch.zeros(len(images), dtype=torch.int64))
 
 
 def blend(cell: Cell, edge: int, images: torch.Tensor) -> torch.Tensor:
@@ -46,7 +47,7 @@ def test_every_node_reads_all_earlier_states(inputs: int, nodes: int, edges: int
 
 
 def test_tau_starts_near_nought_by_the_seed(space_of: SpaceOf) -> None:
-    space = space_of(*SPACES["das-image"])
+    space = space_of(*SPACES["das-image"].names)
     first, again, other = (Cell(space, 2, 4, seeded(s), torch.device("cpu")).tau_EK.detach() for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -68,12 +69,12 @@ def test_ops_on_an_edge_draw_an_argument_for_each_image(space_of: SpaceOf, image
     weights = torch.softmax(cell.tau_EK[0], 0)
     expected = torch.zeros_like(images)
     for weight, name in zip(weights, names, strict=True):
-        magnitudes, signs = torch.rand(2, len(images), generator=draws)
+        magnitudes, signs, seeds = torch.rand(len(images), 3, generator=draws, dtype=torch.float64).T
         low, high = sorted((OPS[name].low, OPS[name].high))
         arguments = low + magnitudes * (high - low)
         if OPS[name].signed:
             arguments = torch.where(signs < 0.5, -arguments, arguments)
-        expected = expected + weight * OPS[name].function(images, arguments, draws)
+        expected = expected + weight * OPS[name].function(images, arguments.float(), (seeds * 2**53).long())
     torch.testing.assert_close(cell(images, seeded()), expected)
 
 
@@ -92,7 +93,7 @@ def test_gradient_of_tau_agrees_with_differences_through_two_nodes(space_of: Spa
 
 def test_gradient_reaches_every_op_of_every_edge(space_of: SpaceOf, images: torch.Tensor) -> None:
     # equalize and posterize too, whose straight-through gradient the first edges depend on.
-    cell = cell_of(space_of(*SPACES["das-image-contrast"], "gaussian_replace", "additive_gaussian"), spread=0.1)
+    cell = cell_of(space_of(*SPACES["das-image-contrast"].names, "gaussian_replace", "additive_gaussian"), spread=0.1)
     blended = cell(images, seeded())
     (gradient,) = torch.autograd.grad((blended * images).sum(), [cell.tau_EK])
     assert gradient.isfinite().all()
@@ -161,7 +162,7 @@ def test_the_genotype_takes_the_largest_tau_and_the_two_strongest_edges(space_of
 
 @pytest.mark.parametrize(("inputs", "nodes"), [(2, 4), (1, 1), (1, 6)])
 def test_genotypes_keep_two_inputs_a_node_and_survive_json(inputs: int, nodes: int, space_of: SpaceOf) -> None:
-    genotype = cell_of(space_of(*SPACES["das-image"]), inputs, nodes).genotype()
+    genotype = cell_of(space_of(*SPACES["das-image"].names), inputs, nodes).genotype()
     assert [len(edges) for edges in genotype.nodes] == [min(2, inputs + node) for node in range(nodes)]
     assert policy_from_json(policy_to_json(genotype)) == genotype
 

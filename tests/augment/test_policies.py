@@ -4,7 +4,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from dastune.augment.policies import SKIP, PolicyTransform, StepTable, draw_choices
+from dastune.augment.policies import PolicyTransform
+from dastune.augment.steps import SKIP, StepTable
+from dastune.ops.spaces import DASTUNE
 from dastune.ops.table import OPS
 from dastune.policy.policy import (
     NO_AUGMENTATION,
@@ -66,42 +68,53 @@ KINDS: dict[str, Policy] = {
 every_kind = pytest.mark.parametrize("policy", KINDS.values(), ids=KINDS)
 
 
-def one_by_one(images: torch.Tensor, steps: list[Step | None], generator: torch.Generator) -> torch.Tensor:
-    """Send each image through its own step, by itself, with the draws that `StepTable.apply` makes."""
-    magnitudes, signs, coins = torch.rand(3, len(images), generator=generator)
+def one_by_one(images: torch.Tensor, steps: list[Step | None], draws: torch.Tensor) -> torch.Tensor:
+    """Send each image through its own step, by itself; its four numbers mean magnitude, sign, coin and seed."""
     results = []
-    for image, step, magnitude, sign, coin in zip(images, steps, magnitudes, signs, coins, strict=True):
+    for image, step, (magnitude, sign, coin, seed) in zip(images, steps, draws, strict=True):
         if step is None or coin >= step.probability:
             results.append(image)
             continue
         argument = step.low + magnitude * (step.high - step.low)
         if OPS[step.op].signed and sign < 0.5:
             argument = -argument
-        results.append(OPS[step.op].function(image[None], argument[None], torch.Generator())[0])
+        results.append(OPS[step.op].function(image[None], argument.float()[None], (seed * 2**53).long()[None])[0])
     return torch.stack(results)
 
 
 def reference(policy: Policy, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    def drawn(weights: list[float]) -> list[int]:
-        indices: list[int] = draw_choices(torch.tensor(weights).double(), len(images), generator).tolist()
-        return indices
+    """Apply a policy image by image, each with a row of numbers of its own."""
+
+    def numbers(per_image: int) -> torch.Tensor:
+        return torch.stack([torch.rand(per_image, generator=generator, dtype=torch.float64) for _ in images])
+
+    def drawn(weights: list[float], draws: torch.Tensor) -> list[int]:
+        # Choice k is drawn where the number falls between the shares of those before it and its own.
+        ends = [sum(weights[: k + 1]) / sum(weights) for k in range(len(weights))]
+        return [next(k for k, end in enumerate(ends) if draw < end) for draw in draws.tolist()]
 
     match policy:
         case Stages():
-            for stage in policy.stages:
-                chosen = drawn([choice.weight for choice in stage])
-                images = one_by_one(images, [stage[i].step for i in chosen], generator)
+            draws = numbers(5 * len(policy.stages))
+            for index, stage in enumerate(policy.stages):
+                chosen = drawn([choice.weight for choice in stage], draws[:, 5 * index])
+                part = draws[:, 5 * index + 1 : 5 * index + 5]
+                images = one_by_one(images, [stage[i].step for i in chosen], part)
             return images
         case SubPolicies():
-            subs = [policy.sub_policies[i].steps for i in drawn([sub.weight for sub in policy.sub_policies])]
-            for position in range(max(len(sub.steps) for sub in policy.sub_policies)):
+            longest = max(len(sub.steps) for sub in policy.sub_policies)
+            draws = numbers(1 + 4 * longest)
+            subs = [policy.sub_policies[i].steps for i in drawn([s.weight for s in policy.sub_policies], draws[:, 0])]
+            for position in range(longest):
                 steps = [sub[position] if position < len(sub) else None for sub in subs]
-                images = one_by_one(images, steps, generator)
+                images = one_by_one(images, steps, draws[:, 1 + 4 * position : 5 + 4 * position])
             return images
         case Genotype():
+            draws = numbers(4 * sum(len(edges) for edges in policy.nodes))
+            parts = iter(draws.split(4, 1))
             states = [images] * policy.inputs
             for edges in policy.nodes:
-                edge_images = [one_by_one(states[e.source], [e.step] * len(images), generator) for e in edges]
+                edge_images = [one_by_one(states[e.source], [e.step] * len(images), next(parts)) for e in edges]
                 states.append(sum(edge_images, torch.zeros_like(images)) / len(edges))
             return states[-1]
 
@@ -157,14 +170,6 @@ def counts(values: torch.Tensor, *expected: float) -> list[int]:
     return found
 
 
-def test_choices_are_drawn_in_proportion_to_their_weights() -> None:
-    weights = torch.tensor([1.0, 0.0, 5.0, 2.5, 0.25]).double()
-    found = torch.bincount(draw_choices(weights, 20_000, seeded()), minlength=5)
-    assert found[1] == 0
-    used = weights > 0
-    assert chisquare(found[used], 20_000 * weights[used] / weights.sum()).pvalue > 0.001
-
-
 def test_ops_of_a_stage_are_drawn_in_proportion_to_their_weights_and_signs_evenly() -> None:
     choices = (("identity", 1.0), ("invert", 3.0), ("brightness", 4.0))
     steps = {"brightness": HALF}
@@ -206,7 +211,7 @@ def test_magnitudes_are_uniform_over_the_range_and_fixed_where_it_is_a_point() -
 
 
 def test_skip_leaves_an_image_as_it_is(images: torch.Tensor) -> None:
-    table = StepTable([over_range("invert"), over_range("rotate")])
+    table = StepTable([over_range("invert"), over_range("rotate")], DASTUNE)
     which = torch.tensor([SKIP, 0, 1] * 4)
     augmented = table.apply(images, which, seeded())
     assert torch.equal(augmented[::3], images[::3])
@@ -216,7 +221,7 @@ def test_skip_leaves_an_image_as_it_is(images: torch.Tensor) -> None:
 
 
 def test_one_op_with_two_ranges_is_two_steps(images: torch.Tensor) -> None:
-    table = StepTable([Step(op="solarize", low=0.2, high=0.2), Step(op="solarize", low=0.7, high=0.7)])
+    table = StepTable([Step(op="solarize", low=0.2, high=0.2), Step(op="solarize", low=0.7, high=0.7)], DASTUNE)
     augmented = table.apply(images, torch.tensor([0, 1] * 6), seeded())
     for threshold, part in ((0.2, slice(0, None, 2)), (0.7, slice(1, None, 2))):
         expected = torch.where(images[part] >= threshold, 1 - images[part], images[part])

@@ -149,7 +149,8 @@ ONE_FAULT = {
     "space: {ops: [{op: rotate, low: 0}]}": "space.ops[0].high: is required and not given",
     "space: {ops: []}": "space.ops: must not be empty, got []",
     "space: {ops: {identity: }}": (
-        "space.ops: must be a list of ops, or the name of an op space (das-image, das-image-contrast, ra), got "
+        "space.ops: must be a list of ops, or the name of an op space (das-image, das-image-contrast, "
+        "aa, aa-torchvision, aa-paper, ra, ra-torchvision, ra-paper, trivial-wide), got "
         "{identity: null}"
     ),
     # given twice, or beyond a list

@@ -198,7 +198,7 @@ def change(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (change("version", to=2), "policy format 2 is newer than this dastune reads (1); upgrade"),
+        (change("version", to=3), "policy format 3 is newer than this dastune reads (2); upgrade"),
         (change("version", to=0), "version: must be greater than or equal to 1; the file is damaged"),
         (
             change("semantics", to="dastune-2"),

@@ -19,7 +19,9 @@ from dastune.training.optim import Recipe
 @pytest.fixture(scope="session")
 def space_of() -> Callable[..., SearchSpace]:
     """Return what makes a space of named ops over their whole ranges."""
-    return lambda *names: SearchSpace(tuple(SpaceOp(name, OPS[name].low, OPS[name].high) for name in names))
+    return lambda *names: SearchSpace(
+        tuple(SpaceOp(name, OPS[name].low, OPS[name].high, OPS[name].signed) for name in names)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from scipy.optimize import minimize_scalar
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F  # noqa: N812
 
-from dastune.ops.table import NOISE_LISTS, SPACES
+from dastune.ops.spaces import SPACES
+from dastune.ops.table import NOISE_LISTS
 from dastune.policy.policy import noise_mass
 from dastune.policy.space import SearchSpace
 from dastune.search.das import (
@@ -240,7 +241,7 @@ def test_a_resumed_search_shares_nothing_with_the_state_it_took(make_task: MakeT
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_noise_ops_lose_their_weight_on_real_digits(seed: int, make_task: MakeTask, space_of: SpaceOf) -> None:
-    space = space_of(*SPACES["das-image"], *NOISE_LISTS["default"][:8])
+    space = space_of(*SPACES["das-image"].names, *NOISE_LISTS["default"][:8])
     task = make_task(train=150, validation=400, batch_size=50, channels=16, seed=seed)
     search = searching(task, space, seed=seed)
     for i in range(250):

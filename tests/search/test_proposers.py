@@ -21,7 +21,7 @@ from dastune.search.tpe import TPEProposer
 
 
 def space_of(*names: str) -> SearchSpace:
-    return SearchSpace(tuple(SpaceOp(name, OPS[name].low, OPS[name].high) for name in names))
+    return SearchSpace(tuple(SpaceOp(name, OPS[name].low, OPS[name].high, OPS[name].signed) for name in names))
 
 
 SPACE = space_of("rotate", "identity", "invert", "gaussian_replace")
