@@ -52,14 +52,19 @@ class MaskedImages:
     masks_BHW: torch.Tensor | None = None  # noqa: N815
     ignore_index: int = 255
 
-    def __getitem__(self, index: slice | torch.Tensor) -> "MaskedImages":
-        masks_BHW = None if self.masks_BHW is None else self.masks_BHW[index]
-        return MaskedImages(self.images_BCHW[index], masks_BHW, self.ignore_index)
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> "MaskedImages":
+        masks_BHW = None if self.masks_BHW is None else _taken(self.masks_BHW, index)
+        return MaskedImages(_taken(self.images_BCHW, index), masks_BHW, self.ignore_index)
 
-    def __setitem__(self, index: slice | torch.Tensor, value: "MaskedImages") -> None:
-        self.images_BCHW[index] = value.images_BCHW
+    def __setitem__(self, index: slice | NDArray[np.int64], value: "MaskedImages") -> None:
+        _put(self.images_BCHW, index, value.images_BCHW)
         if self.masks_BHW is not None and value.masks_BHW is not None:
-            self.masks_BHW[index] = value.masks_BHW
+            _put(self.masks_BHW, index, value.masks_BHW)
+
+    def clone(self) -> "MaskedImages":
+        """Return a copy."""
+        masks_BHW = None if self.masks_BHW is None else self.masks_BHW.clone()
+        return MaskedImages(self.images_BCHW.clone(), masks_BHW, self.ignore_index)
 
     def empty_like(self) -> "MaskedImages":
         """Return as many images of the same size, unset."""
@@ -125,93 +130,129 @@ class StepTable:
     def run(self, batch: MaskedImages, sequence: Sequence[DrawnSteps]) -> MaskedImages:
         """Send each image through its drawn steps, one after the other; the batch itself stays as it is."""
         images_BCHW = batch.images_BCHW
+        passes = self._passes(sequence, len(images_BCHW), images_BCHW.shape[-2:])
         if images_BCHW.device.type == "cpu" and images_BCHW[:1].numel() > CHUNK_VALUES // 2:
-            return self._one_by_one(batch, sequence)
-        return self._by_op(batch, sequence)
+            return self._one_by_one(batch, passes)
+        return self._by_op(batch, passes)
 
-    def _one_by_one(self, batch: MaskedImages, sequence: Sequence[DrawnSteps]) -> MaskedImages:
-        """Take each image through all its steps before the next: what is large stays in the cache."""
+    def _passes(self, sequence: Sequence[DrawnSteps], count: int, size_HW: Sequence[int]) -> list["_Pass"]:
+        """Plan the passes over the images: when each one is sampled, at which map, and which op follows."""
+        passes = []
+        waits_B, pending_B33 = np.zeros(count, dtype=bool), _no_maps(count)  # maps not yet sampled
+        for drawn in sequence:
+            moves_B = (drawn.op_B != SKIP) & (drawn.op_B < self._geometric)
+            changes_B = drawn.op_B >= self._geometric
+            op_B, map_B33 = np.where(changes_B, drawn.op_B, SKIP), self._maps(drawn, size_HW)
+            if self.geometry.sampling == "each":
+                passes.append(_Pass(moves_B, map_B33, op_B, drawn.argument_B, drawn.seed_B))
+                continue
+            samples_B = waits_B & changes_B
+            passes.append(_Pass(samples_B, pending_B33, op_B, drawn.argument_B, drawn.seed_B))
+            pending_B33 = torch.where(torch.from_numpy(samples_B)[:, None, None], map_B33, pending_B33 @ map_B33)
+            waits_B = (waits_B & ~changes_B) | moves_B
+        if waits_B.any():
+            none_B = np.full(count, SKIP)
+            passes.append(_Pass(waits_B, pending_B33, none_B, torch.zeros(count), torch.zeros(count).long()))
+        return passes
+
+    def _maps(self, drawn: DrawnSteps, size_HW: Sequence[int]) -> torch.Tensor:
+        """Return the geometric ops' maps (B, 3, 3); the identity for images that take another op."""
+        map_B33 = _no_maps(len(drawn.op_B))
+        for op, name in enumerate(self._ops[: self._geometric]):
+            rows = torch.from_numpy(np.flatnonzero(drawn.op_B == op))
+            if len(rows):
+                map_B33[rows] = geometric.matrix(name, drawn.argument_B[rows], size_HW, self.geometry)
+        return map_B33
+
+    def _one_by_one(self, batch: MaskedImages, passes: Sequence["_Pass"]) -> MaskedImages:
+        """Take each image through all passes before the next: what is large stays in the cache."""
         arrived = batch.empty_like()
         for b in range(len(batch.images_BCHW)):
             row = slice(b, b + 1)
-            image, pending_133 = batch[row], None
-            for drawn in sequence:
-                op = int(drawn.op_B[b])
-                if op == SKIP:
-                    continue
-                if op < self._geometric:
-                    matrix_133 = self._matrix(op, drawn.argument_B[row], batch)
-                    pending_133 = matrix_133 if pending_133 is None else pending_133 @ matrix_133
-                if pending_133 is not None and (op >= self._geometric or self.geometry.sampling == "each"):
-                    image, pending_133 = image.warped(pending_133, self.geometry), None
-                if op >= self._geometric:
-                    function = OPS[self._ops[op]].function
-                    changed_1CHW = function(image.images_BCHW, drawn.argument_B[row], drawn.seed_B[row])
-                    image = MaskedImages(changed_1CHW, image.masks_BHW, image.ignore_index)
-            arrived[row] = image if pending_133 is None else image.warped(pending_133, self.geometry)
+            image = batch[row]
+            for step in passes:
+                samples, op = bool(step.samples_B[b]), int(step.op_B[b])
+                if samples or op != SKIP:
+                    image = self._through(image, samples, step.map_B33[row], op, step.argument_B[row], step.seed_B[row])
+            arrived[row] = image
         return arrived
 
-    def _by_op(self, batch: MaskedImages, sequence: Sequence[DrawnSteps]) -> MaskedImages:
-        """Take all images through a step before the next, sorted so that those with the same op lie together."""
-        count, device = len(batch.images_BCHW), batch.images_BCHW.device
-        image_R = np.arange(count)  # row r of `batch` holds image image_R[r]
-        map_R33 = torch.eye(3).repeat(count, 1, 1)  # of the geometric steps for which it has not been sampled yet
-        waits_R = np.zeros(count, dtype=bool)  # whether there are such
-        for drawn in sequence:
-            order_R = np.argsort(drawn.op_B[image_R], kind="stable")
-            batch, image_R = batch[_on(device, order_R)], image_R[order_R]
-            map_R33, waits_R, op_R = map_R33[order_R], waits_R[order_R], drawn.op_B[image_R]
-            self._sample(batch, map_R33, waits_R, waits_R & (op_R >= self._geometric))
-            argument_R, seed_R = drawn.argument_B[image_R], drawn.seed_B[image_R]
-            ends = np.searchsorted(op_R, np.arange(len(self._ops) + 1)).tolist()
-            for op, (start, stop) in enumerate(pairwise(ends[: self._geometric + 1])):
-                map_R33[start:stop] = map_R33[start:stop] @ self._matrix(op, argument_R[start:stop], batch)
-            waits_R[ends[0] : ends[self._geometric]] = True
-            if self.geometry.sampling == "each":
-                self._sample(batch, map_R33, waits_R, waits_R)
-            argument_R = argument_R.to(device, non_blocking=True)
-            seed_R = seed_R.to(device, non_blocking=True)
-            for op, (start, stop) in enumerate(pairwise(ends)):
-                if op >= self._geometric:
-                    for rows in _parts(start, stop, batch.images_BCHW):
-                        self._change(op, batch.images_BCHW[rows], argument_R[rows], seed_R[rows])
-        self._sample(batch, map_R33, waits_R, waits_R)
-        return batch[_on(device, np.argsort(image_R))]
+    def _by_op(self, batch: MaskedImages, passes: Sequence["_Pass"]) -> MaskedImages:
+        """Take all images through a pass before the next, those to which the same happens together."""
+        device, arrived = batch.images_BCHW.device, batch.clone()
+        for step in passes:
+            kind_B = 2 * step.op_B + step.samples_B
+            order_B = np.argsort(kind_B, kind="stable")
+            map_B33, argument_B, seed_B = (
+                values[order_B].to(device, non_blocking=True) for values in (step.map_B33, step.argument_B, step.seed_B)
+            )
+            for kind, rows in _runs(kind_B[order_B], batch.images_BCHW):
+                op, samples = divmod(kind, 2)
+                if samples or op != SKIP:
+                    images = order_B[rows]
+                    arrived[images] = self._through(
+                        arrived[images], bool(samples), map_B33[rows], op, argument_B[rows], seed_B[rows]
+                    )
+        return arrived
 
-    def _sample(
+    def _through(
         self,
-        batch: MaskedImages,
-        map_R33: torch.Tensor,
-        waits_R: NDArray[np.bool_],
-        which_R: NDArray[np.bool_],
-    ) -> None:
-        """Sample the rows `which_R` at their maps; none of these waits any longer."""
-        places = np.flatnonzero(which_R)
-        if not len(places):
-            return
-        waits_R[places] = False
-        together = places[-1] - places[0] + 1 == len(places)
-        for part in _parts(0, len(places), batch.images_BCHW):
-            maps_N33 = map_R33[places[part]].to(batch.images_BCHW.device, non_blocking=True)
-            rows = slice(places[0] + part.start, places[0] + part.stop) if together else places[part]
-            index = rows if isinstance(rows, slice) else _on(batch.images_BCHW.device, rows)
-            batch[index] = batch[index].warped(maps_N33, self.geometry)
-        map_R33[places] = torch.eye(3)
-
-    def _matrix(self, op: int, argument_N: torch.Tensor, batch: MaskedImages) -> torch.Tensor:
-        return geometric.matrix(self._ops[op], argument_N, batch.images_BCHW.shape[-2:], self.geometry)
-
-    def _change(self, op: int, images_NCHW: torch.Tensor, argument_N: torch.Tensor, seed_N: torch.Tensor) -> None:
-        """Apply a non-geometric op in place."""
-        images_NCHW.copy_(OPS[self._ops[op]].function(images_NCHW, argument_N, seed_N))
+        images: MaskedImages,
+        samples: bool,
+        map_N33: torch.Tensor,
+        op: int,
+        argument_N: torch.Tensor,
+        seed_N: torch.Tensor,
+    ) -> MaskedImages:
+        """Return images that all go the same way through a pass."""
+        if samples:
+            images = images.warped(map_N33, self.geometry)
+        if op == SKIP:
+            return images
+        changed_NCHW = OPS[self._ops[op]].function(images.images_BCHW, argument_N, seed_N)
+        return MaskedImages(changed_NCHW, images.masks_BHW, images.ignore_index)
 
 
-def _on(device: torch.device, indices: NDArray[np.int64]) -> torch.Tensor:
-    return torch.from_numpy(indices).to(device, non_blocking=True)
+@dataclass(frozen=True)
+class _Pass:
+    """What happens to each image in one go: it is sampled at its map or not, then goes through an op or none (SKIP)."""
+
+    samples_B: NDArray[np.bool_]  # noqa: N815
+    map_B33: torch.Tensor  # noqa: N815
+    op_B: NDArray[np.int64]  # noqa: N815
+    argument_B: torch.Tensor  # noqa: N815
+    seed_B: torch.Tensor  # noqa: N815
 
 
-def _parts(start: int, stop: int, images_BCHW: torch.Tensor) -> Iterator[slice]:
-    """Cut rows start .. stop - 1 into parts that fit a CPU's cache; a GPU takes them at once."""
-    size = max(1, CHUNK_VALUES // max(images_BCHW[:1].numel(), 1)) if images_BCHW.device.type == "cpu" else stop - start
-    for first in range(start, stop, max(size, 1)):
-        yield slice(first, min(first + size, stop))
+def _no_maps(count: int) -> torch.Tensor:
+    """Return maps that leave images where they are."""
+    return torch.eye(3).expand(count, 3, 3).clone()
+
+
+def _runs(kind_B: NDArray[np.int64], images_BCHW: torch.Tensor) -> Iterator[tuple[int, slice]]:
+    """Yield the runs of equal values in sorted `kind_B`, on a CPU cut to what fits its cache."""
+    size = len(kind_B)
+    if images_BCHW.device.type == "cpu":
+        size = max(1, CHUNK_VALUES // max(1, images_BCHW[:1].numel()))
+    kinds, starts = np.unique(kind_B, return_index=True)
+    bounds = pairwise([*starts.tolist(), len(kind_B)])
+    for kind, (start, stop) in zip(kinds.tolist(), bounds, strict=True):
+        for first in range(start, stop, size):
+            yield kind, slice(first, min(first + size, stop))
+
+
+def _taken(values: torch.Tensor, index: slice | NDArray[np.int64]) -> torch.Tensor:
+    """Return values[index]; torch's plain indexing with many indices takes several times as long on a CPU."""
+    if isinstance(index, slice):
+        return values[index]
+    return values.index_select(0, torch.from_numpy(index).to(values.device, non_blocking=True))
+
+
+def _put(values: torch.Tensor, index: slice | NDArray[np.int64], new: torch.Tensor) -> None:
+    """Set values[index]; for many indices on a CPU by NumPy, which takes half of torch's time."""
+    if isinstance(index, slice):
+        values[index] = new
+    elif values.device.type == "cpu":
+        values.numpy()[index] = new.numpy()
+    else:
+        values.index_copy_(0, torch.from_numpy(index).to(values.device, non_blocking=True), new)

@@ -10,7 +10,6 @@ PIL's on 8-bit images, what lies between two grey levels stays, and the gradient
 import math
 
 import torch
-from torch.nn.functional import pad
 
 from dastune.ops.draws import uniform
 from dastune.ops.image_op import image_op, per_image, straight_through
@@ -24,13 +23,14 @@ def identity(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Tens
     return images_BCHW
 
 
-@image_op(clamp="none")
+@image_op(clamp="straight-through")
 def auto_contrast(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Stretch each channel of each image to [0, 1]; a channel of one grey level stays."""
     low_BC11 = images_BCHW.amin((2, 3), keepdim=True)
     span_BC11 = images_BCHW.amax((2, 3), keepdim=True) - low_BC11
     flat_BC11 = span_BC11 < _HALF_LEVEL
-    return (images_BCHW - low_BC11.masked_fill(flat_BC11, 0)) / span_BC11.masked_fill(flat_BC11, 1)
+    scale_BC11 = 1 / span_BC11.masked_fill(flat_BC11, 1)
+    return (images_BCHW * scale_BC11).sub_(low_BC11.masked_fill(flat_BC11, 0) * scale_BC11)
 
 
 @image_op(clamp="none")
@@ -46,15 +46,28 @@ def equalize(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, _: torch.Tens
     As in PIL, a channel stays as it is when fewer than 255 of its pixels lie below its maximum: so does every image
     of up to 15 x 16 pixels.
     """
-    levels_BCN = (images_BCHW.detach().flatten(2) * 255 + 0.5).int().long()  # straight to long is ten times slower
-    # Counts are float32, whose division is faster and exact up to 2^24 pixels.
-    counts_BCL = images_BCHW.new_zeros((*images_BCHW.shape[:2], 256), dtype=torch.float32)
-    counts_BCL.scatter_add_(2, levels_BCN, counts_BCL.new_ones(1).expand_as(levels_BCN))
-    darker_BCL = counts_BCL.cumsum(2) - counts_BCL
-    step_BC1 = (darker_BCL.gather(2, levels_BCN.amax(2, keepdim=True)) / 255).floor()
-    mapped_BCL = ((darker_BCL + (step_BC1 / 2).floor()) / step_BC1.clamp(min=1)).floor().clamp(max=255)
-    change_BCL = (mapped_BCL - torch.arange(256, device=images_BCHW.device)).masked_fill(step_BC1 == 0, 0) / 255
-    return images_BCHW + change_BCL.to(images_BCHW.dtype).gather(2, levels_BCN).view_as(images_BCHW)
+    batch, channels = images_BCHW.shape[:2]
+    # One histogram after the other, counted in one go: pixel by pixel which count it belongs to.
+    first_BC1 = 256 * torch.arange(batch * channels, dtype=torch.int32, device=images_BCHW.device)
+    first_BC1 = first_BC1.view(batch, channels, 1)
+    place_BCN = (images_BCHW.detach().flatten(2) * 255 + 0.5).int().add_(first_BC1)
+    counts_BCL = _counts(place_BCN.flatten(), 256 * batch * channels).view(batch, channels, 256)
+    darker_BCL = counts_BCL.cumsum(2).sub_(counts_BCL)
+    step_BC1 = darker_BCL.take(place_BCN.amax(2, keepdim=True).long()).div_(255).floor_()
+    mapped_BCL = darker_BCL.add_((step_BC1 / 2).floor_()).div_(step_BC1.clamp(min=1)).floor_().clamp_(max=255)
+    change_BCL = mapped_BCL.sub_(torch.arange(256, device=images_BCHW.device)).mul_((step_BC1 > 0) / 255)
+    change_N = change_BCL.to(images_BCHW.dtype).flatten().index_select(0, place_BCN.flatten())
+    return change_N.view_as(images_BCHW).add_(images_BCHW)
+
+
+def _counts(place_N: torch.Tensor, size: int) -> torch.Tensor:
+    """Return how often each number below `size` occurs, as float32, whose division is fast; exact up to 2^24."""
+    if place_N.device.type == "cpu":
+        return torch.bincount(place_N, minlength=size).float()
+    # There bincount would wait for the device.
+    return torch.zeros(size, device=place_N.device).index_add_(
+        0, place_N, torch.ones(1, device=place_N.device).expand(len(place_N))
+    )
 
 
 @image_op(clamp="none")
@@ -65,8 +78,9 @@ def solarize(images_BCHW: torch.Tensor, threshold_B: torch.Tensor, _: torch.Tens
     threshold has the gradient of a threshold with logistic noise of scale 1/20: straight-through.
     """
     threshold_B111 = per_image(threshold_B)
-    inverted_BCHW = (images_BCHW >= threshold_B111).to(images_BCHW.dtype)
-    solarized_BCHW = torch.addcmul(inverted_BCHW, images_BCHW, 1 - 2 * inverted_BCHW)  # half the time of torch.where
+    # 1 or 0; casting a bool takes ten times as long.
+    inverted_BCHW = torch.ge(images_BCHW.detach(), threshold_B111.detach(), out=torch.empty_like(images_BCHW))
+    solarized_BCHW = (images_BCHW * (inverted_BCHW * -2).add_(1)).add_(inverted_BCHW)
     if not threshold_B.requires_grad:
         return solarized_BCHW
     density_BCHW = torch.sigmoid((images_BCHW.detach() - threshold_B111.detach()) * 20)
@@ -77,7 +91,8 @@ def solarize(images_BCHW: torch.Tensor, threshold_B: torch.Tensor, _: torch.Tens
 @image_op(clamp="exact")
 def solarize_add(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Add `change_B` to the pixels below grey level 128 of 255 (RandAugment's public code, timm)."""
-    return images_BCHW + (images_BCHW < 127.5 / 255).to(images_BCHW.dtype) * per_image(change_B)
+    dark_BCHW = torch.lt(images_BCHW.detach(), 127.5 / 255, out=torch.empty_like(images_BCHW))
+    return images_BCHW + dark_BCHW * per_image(change_B)
 
 
 @image_op(clamp="straight-through")
@@ -89,10 +104,9 @@ def posterize(images_BCHW: torch.Tensor, bits_B: torch.Tensor, _: torch.Tensor) 
     # Rounded once more because exp2 is not exact everywhere.
     step_B111 = per_image((8 - bits_B.detach().round()).exp2().round())
     levels_BCHW = (images_BCHW.detach() * 255).round_()
-    kept_BCHW = (levels_BCHW / step_B111).floor_().mul_(step_B111)
-    change_BCHW = kept_BCHW.sub_(levels_BCHW)
-    posterized_BCHW = images_BCHW.add(change_BCHW, alpha=1 / 255)
-    return straight_through(posterized_BCHW, bits_B, change_BCHW * (-math.log(2) / 255))
+    lost_BCHW = levels_BCHW.sub_((levels_BCHW * (1 / step_B111)).floor_().mul_(step_B111))
+    posterized_BCHW = images_BCHW.sub(lost_BCHW, alpha=1 / 255)
+    return straight_through(posterized_BCHW, bits_B, lost_BCHW * (math.log(2) / 255))
 
 
 @image_op(clamp="exact")
@@ -105,7 +119,8 @@ def color(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Tensor) ->
 def contrast(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Blend with the image's mean grey, or away from it."""
     mean_B111 = _grey(images_BCHW.mean((2, 3), keepdim=True))
-    return torch.lerp(images_BCHW, mean_B111, _blend(images_BCHW, change_B))
+    change_B111 = per_image(change_B)
+    return (images_BCHW * (1 + change_B111)).sub_(mean_B111 * change_B111)  # a fourth of the time of torch.lerp
 
 
 @image_op(clamp="exact")
@@ -117,11 +132,13 @@ def brightness(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Tenso
 @image_op(clamp="exact")
 def sharpness(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Blend with the image smoothed by [1 1 1; 1 5 1; 1 1 1] / 13, or away from it; border pixels stay."""
-    rows_BChW = images_BCHW[:, :, :-2] + images_BCHW[:, :, 1:-1] + images_BCHW[:, :, 2:]
-    sums_BChw = rows_BChW[..., :-2] + rows_BChW[..., 1:-1] + rows_BChW[..., 2:]
+    rows_BChW = (images_BCHW[:, :, :-2] + images_BCHW[:, :, 1:-1]).add_(images_BCHW[:, :, 2:])
+    sums_BChw = (rows_BChW[..., :-2] + rows_BChW[..., 1:-1]).add_(rows_BChW[..., 2:])
     # image - smoothed = image - (sum of 3 x 3 + 4 image) / 13. Sums of slices beat conv2d and avg_pool2d on a CPU.
-    detail_BChw = 9 * images_BCHW[..., 1:-1, 1:-1] - sums_BChw
-    return images_BCHW + pad(detail_BChw * per_image(change_B / 13), (1, 1, 1, 1))
+    weight_B111 = per_image(change_B / 13)
+    sharpened_BCHW = images_BCHW.clone()
+    sharpened_BCHW[..., 1:-1, 1:-1].mul_(1 + 9 * weight_B111).sub_(sums_BChw * weight_B111)
+    return sharpened_BCHW
 
 
 @image_op(clamp="none")
@@ -138,8 +155,10 @@ def cutout(images_BCHW: torch.Tensor, side_B: torch.Tensor, seed_B: torch.Tensor
     x_W = torch.arange(width, device=images_BCHW.device) + 0.5
     inside_BH = (y_H - centre_B2[:, :1] * height).abs() < half_B1
     inside_BW = (x_W - centre_B2[:, 1:] * width).abs() < half_B1
-    inside_B1HW = inside_BH[:, None, :, None] & inside_BW[:, None, None, :]
-    cut_BCHW = images_BCHW.masked_fill(inside_B1HW, 0.5)
+    # Products of 0 and 1, since filling where a mask holds takes several times as long on a CPU.
+    inside_BH, inside_BW = inside_BH.to(images_BCHW.dtype), inside_BW.to(images_BCHW.dtype)
+    inside_B1HW = inside_BH[:, None, :, None] * inside_BW[:, None, None, :]
+    cut_BCHW = (images_BCHW * (1 - inside_B1HW)).add_(inside_B1HW, alpha=0.5)
     if not side_B.requires_grad:
         return cut_BCHW
     density_B = 2 * side_B * (min(height, width) / max(height, width))

@@ -35,7 +35,7 @@ def matrix(name: str, argument_B: torch.Tensor, size_HW: Sequence[int], geometry
         ValueError: `name` is no geometric op.
     """
     height, width = size_HW
-    matrix_B33 = torch.eye(3, dtype=argument_B.dtype, device=argument_B.device).repeat(len(argument_B), 1, 1)
+    matrix_B33 = torch.eye(3, dtype=argument_B.dtype, device=argument_B.device).expand(len(argument_B), 3, 3).clone()
     match name:
         case "shear_x":
             matrix_B33[:, 0, 1] = argument_B * (height / width)

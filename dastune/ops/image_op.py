@@ -37,10 +37,13 @@ def image_op(clamp: Clamp) -> "Callable[[OpFunction], OpFunction]":
 
 
 def clamped(images_BCHW: torch.Tensor, clamp: Clamp) -> torch.Tensor:
-    """Return the images cut to [0, 1]; "straight-through" works in place and passes the gradient of all pixels."""
-    if clamp == "exact":
+    """Return the images, in place where that keeps the gradient, cut to [0, 1].
+
+    "straight-through" passes the gradient of all pixels, "exact" of those inside only.
+    """
+    if clamp == "exact" and images_BCHW.requires_grad:
         return images_BCHW.clamp(0, 1)
-    if clamp == "straight-through":
+    if clamp != "none":
         images_BCHW.detach().clamp_(0, 1)
     return images_BCHW
 

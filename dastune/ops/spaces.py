@@ -15,7 +15,6 @@ from pydantic.dataclasses import dataclass
 
 from dastune.ops.table import OPS
 
-
 Grey = Annotated[float, Field(ge=0, le=1)]
 
 

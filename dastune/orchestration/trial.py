@@ -5,6 +5,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,7 @@ class _Trial:
             "budget": study.budget.model_dump(exclude_none=True),
             "data": study.data.name,
             "data_fingerprint": self._dataset.fingerprint,
+            "dastune_version": version("dastune"),
         }
         write_atomic(self._folder.policy(assignment.id), policy_text(policy, provenance))
         self._synchronise()

@@ -42,11 +42,11 @@ class Step(_Frozen):
     all.
     """
 
-    op: str
+    op: Annotated[str, Field(json_schema_extra={"enum": list(OPS)})]
     low: float = 0.0
     high: float = 0.0
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0
-    signed: bool = False
+    signed: Annotated[bool, Field(json_schema_extra=lambda schema: schema.pop("default"))] = False
 
     @model_validator(mode="before")
     @classmethod
@@ -179,7 +179,7 @@ class PolicyFile(_Frozen):
     """A policy with where it comes from: the JSON of a policy file, whose schema is `policy.schema.json` beside this.
 
     `semantics` says what ops and their arguments mean. `provenance` holds what is known of where the policy comes from.
-    dastune's searches write study, method, label, noise_level, search_seed, budget, data (fingerprint) and
+    dastune's searches write study, method, noise_level, search_seed, budget, data, data_fingerprint and
     dastune_version; an imported policy says what it was read from.
     """
 
@@ -206,6 +206,13 @@ def policy_from_json(data: Mapping[str, Any]) -> Policy:
 def policy_text(policy: Policy, provenance: Mapping[str, Any]) -> str:
     """Return the text of a policy file."""
     return PolicyFile(policy=policy, provenance=dict(provenance)).model_dump_json(indent=1)
+
+
+def policy_file_schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of policy files: the content of `policy.schema.json`."""
+    schema = PolicyFile.model_json_schema()
+    schema["required"] = ["format", *schema["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def load_policy(path: str | Path) -> Policy:

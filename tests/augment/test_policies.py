@@ -1,12 +1,17 @@
 """Policies as transforms, against a reference that takes one image at a time."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from scipy.stats import chisquare
 
+from dastune.augment import steps
 from dastune.augment.policies import PolicyTransform
 from dastune.augment.steps import SKIP, StepTable
-from dastune.ops.spaces import DASTUNE
+from dastune.ops import geometric
+from dastune.ops.spaces import DASTUNE, TORCHVISION, Geometry
 from dastune.ops.table import OPS
 from dastune.policy.policy import (
     NO_AUGMENTATION,
@@ -238,3 +243,143 @@ def test_nothing_waits_for_the_device(policy: Policy, pretend_cuda: torch.device
 def test_noise_ops_do_not_wait_for_the_device_either(pretend_cuda: torch.device) -> None:
     policy = Stages(stages=(weighted(sorted(RANDOM)),))
     assert PolicyTransform(policy, seeded())(torch.empty(60, 3, 8, 8, device=pretend_cuda)).device.type == "cuda"
+
+
+# How geometric ops sample.
+
+MOVES = tuple(over_range(name) for name in ("rotate", "translate_x", "shear_y"))
+CHAINS = SubPolicies(
+    sub_policies=(
+        SubPolicy(steps=MOVES),
+        SubPolicy(steps=(MOVES[0], Step(op="identity"), MOVES[1], over_range("color"), MOVES[2])),
+        SubPolicy(steps=(over_range("invert"), MOVES[2], Step(op="rotate", high=30, probability=0.5))),
+        SubPolicy(steps=(over_range("solarize"),)),
+    )
+)
+TORCHVISION_ONCE = replace(TORCHVISION, sampling="once", fill=(0.25, 0.5, 0.75))
+GEOMETRIES = {
+    "once": Geometry(sampling="once"),
+    "torchvision": TORCHVISION,
+    "torchvision, once": TORCHVISION_ONCE,
+    "filled": Geometry(fill=(0.5,)),
+}
+
+
+def sampled_by_hand(images: torch.Tensor, steps: list[Step | None], draws: torch.Tensor, geometry: Geometry) -> Any:
+    """Send one image through its steps as PolicyTransform does, written out for one image with one pending map."""
+    pending = torch.eye(3)[None]
+
+    def sampled() -> torch.Tensor:
+        if torch.equal(pending, torch.eye(3)[None]):
+            return images
+        return geometric.warp(images, pending, geometry.interpolation, geometry.fill)
+
+    for step, (magnitude, sign, coin, _) in zip(steps, draws.view(-1, 4), strict=True):
+        if step is None or step.op == "identity" or coin >= step.probability:
+            continue
+        argument = step.low + magnitude * (step.high - step.low)
+        argument = (-argument if step.signed and sign < 0.5 else argument).float()[None]
+        if OPS[step.op].geometric:
+            pending = pending @ geometric.matrix(step.op, argument, images.shape[-2:], geometry)
+            if geometry.sampling == "once":
+                continue
+        images, pending = sampled(), torch.eye(3)[None]
+        if not OPS[step.op].geometric:
+            images = OPS[step.op].function(images, argument, torch.zeros(1, dtype=torch.int64))
+    return sampled()
+
+
+@pytest.mark.parametrize("chunk", [1, steps.CHUNK_VALUES], ids=["one by one", "by op"])
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_each_geometry_samples_as_written_out(
+    geometry: Geometry, chunk: int, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "CHUNK_VALUES", chunk)
+    many = images.repeat(4, 1, 1, 1)
+    augmented = PolicyTransform(CHAINS.model_copy(update={"geometry": geometry}), seeded())(many)
+    draws = torch.rand(len(many), 21, generator=seeded(), dtype=torch.float64)
+    for image, result, row in zip(many, augmented, draws, strict=True):
+        chosen = CHAINS.sub_policies[int(row[0] * 4)].steps
+        expected = sampled_by_hand(image[None], [*chosen, *[None] * (5 - len(chosen))], row[1:], geometry)
+        torch.testing.assert_close(result, expected[0], atol=2e-6, rtol=0)
+
+
+def test_once_is_sharper_and_keeps_what_comes_back(images: torch.Tensor) -> None:
+    there, back = (Step(op="translate_x", low=a, high=a, signed=False) for a in (0.3, -0.3))
+    chain = SubPolicies(sub_policies=(SubPolicy(steps=(there, back)),))
+    once = PolicyTransform(chain.model_copy(update={"geometry": Geometry(sampling="once")}), seeded())(images)
+    torch.testing.assert_close(once, images, atol=1e-5, rtol=0)
+    each = PolicyTransform(chain, seeded())(images)
+    assert (each[..., -5:] == 0).all()
+
+
+@every_kind
+@pytest.mark.parametrize("chunk", [1, steps.CHUNK_VALUES], ids=["one by one", "by op"])
+def test_two_batches_are_one_batch_of_both(
+    policy: Policy, chunk: int, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "CHUNK_VALUES", chunk)
+    together = PolicyTransform(policy, seeded())(images)
+    transform = PolicyTransform(policy, seeded())
+    apart = torch.cat([transform(part) for part in images.split([1, 0, 4, 7])])
+    torch.testing.assert_close(apart, together, atol=1e-6, rtol=0)
+
+
+def test_noise_does_not_depend_on_the_rest_of_the_batch(images: torch.Tensor) -> None:
+    policy = Stages(stages=(weighted(sorted(RANDOM)),) * 2)
+    together = PolicyTransform(policy, seeded())(images)
+    transform = PolicyTransform(policy, seeded())
+    apart = torch.cat([transform(image[None]) for image in images])
+    torch.testing.assert_close(apart, together, atol=1e-5, rtol=0)
+
+
+def test_the_fast_path_of_large_images_means_the_same_pixels(images: torch.Tensor) -> None:
+    policy = Stages(stages=(weighted(list(OPS)),) * 2)
+    large = images.repeat(1, 1, 10, 10)
+    assert large[0].numel() > steps.CHUNK_VALUES // 2
+    alone = PolicyTransform(policy, seeded())(large)
+    table = PolicyTransform(policy, seeded())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "CHUNK_VALUES", 2 * large.numel())
+        torch.testing.assert_close(table(large), alone, atol=1e-5, rtol=0)
+
+
+# Masks.
+
+
+@pytest.mark.parametrize("chunk", [1, steps.CHUNK_VALUES], ids=["one by one", "by op"])
+@pytest.mark.parametrize("geometry", [Geometry(), Geometry(sampling="once"), TORCHVISION], ids=["own", "once", "tv"])
+def test_masks_move_with_their_images(geometry: Geometry, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An image that shows its own mask: where it is sampled at the nearest pixel, both stay one picture.
+    monkeypatch.setattr(steps, "CHUNK_VALUES", chunk)
+    masks = torch.randint(1, 5, (30, 16, 20), generator=seeded(2))
+    pictures = (masks / 8)[:, None].expand(-1, 3, -1, -1).contiguous()
+    policy = CHAINS.model_copy(update={"geometry": replace(geometry, interpolation="nearest")})
+    policy = policy.model_copy(update={"sub_policies": (SubPolicy(steps=MOVES), SubPolicy(steps=MOVES[:1]))})
+    moved, moved_masks = PolicyTransform(policy, seeded())(pictures, masks, ignore_index=0)
+    assert moved_masks.dtype == masks.dtype
+    torch.testing.assert_close(moved[:, 0] * 8, moved_masks.float())
+    assert (moved_masks == 0).any()
+    assert not torch.equal(moved_masks, masks)
+
+
+def test_colour_and_noise_leave_masks_and_images_come_out_as_without(images: torch.Tensor) -> None:
+    masks = torch.arange(12 * 16 * 20).view(12, 16, 20) % 7
+    policy = Stages(stages=(weighted([name for name in OPS if not OPS[name].geometric]),) * 2)
+    augmented, kept = PolicyTransform(policy, seeded())(images, masks)
+    assert torch.equal(kept, masks)
+    assert torch.equal(augmented, PolicyTransform(policy, seeded())(images))
+
+
+def test_masks_that_do_not_fit_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"masks must be \(B, H, W\)"):
+        PolicyTransform(STAGES, seeded())(images, torch.zeros(12, 1, 16, 20))
+    with pytest.raises(ValueError, match=r'node="sample"'):
+        PolicyTransform(GENOTYPE, seeded())(images, torch.zeros(12, 16, 20).long())
+
+
+def test_a_cell_that_samples_is_its_paths(images: torch.Tensor) -> None:
+    sampled = GENOTYPE.model_copy(update={"node": "sample"})
+    assert torch.equal(PolicyTransform(sampled, seeded())(images), PolicyTransform(GENOTYPE.paths(), seeded())(images))
+    masks = torch.zeros(12, 16, 20).long()
+    assert PolicyTransform(sampled, seeded())(images, masks)[1].shape == masks.shape

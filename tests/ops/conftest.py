@@ -1,4 +1,4 @@
-"""Real images for the ops' tests, and one torch thread."""
+"""Real images for the ops' tests."""
 
 import pytest
 import torch

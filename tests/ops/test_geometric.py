@@ -1,72 +1,123 @@
-"""Geometric ops against torchvision, signs and non-square images included, and the seam for composing maps."""
+"""Geometric ops: directions, symmetry, what each field of a geometry does, and the seam for composing maps.
 
-import math
-from collections.abc import Callable
+Equality with torchvision is in test_torchvision.py.
+"""
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from dastune.ops import geometric
+from dastune.ops.spaces import DASTUNE, TORCHVISION, Geometry
 from dastune.ops.table import OPS
 
-GENERATOR = torch.Generator()
-SIZES = [(40, 56), (40, 40), (33, 20)]
+NAMES = [op.name for op in OPS.values() if op.geometric]
+SEEDS = torch.zeros(8, dtype=torch.int64)
+EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True)
+# Places are rounded to about 1e-5 pixel, and neighbouring pixels differ by up to 1.
+SAMPLING = 5e-5
 
 
-def affine(
-    images: torch.Tensor, shift: tuple[float, float] = (0, 0), shear: tuple[float, float] = (0, 0)
-) -> torch.Tensor:
-    """Translate by pixels and shear by slopes, about the centre."""
-    degrees = [math.degrees(math.atan(slope)) for slope in shear]
-    moved: torch.Tensor = tv.affine(images, 0, list(shift), 1, degrees, interpolation=InterpolationMode.BILINEAR)
-    return moved
-
-
-ORACLES: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
-    "shear_x": lambda images, slope: affine(images, shear=(slope, 0)),
-    "shear_y": lambda images, slope: affine(images, shear=(0, slope)),
-    "translate_x": lambda images, fraction: affine(images, shift=(fraction * images.shape[-1], 0)),
-    "translate_y": lambda images, fraction: affine(images, shift=(0, fraction * images.shape[-2])),
-    "rotate": lambda images, degrees: tv.rotate(images, degrees, interpolation=InterpolationMode.BILINEAR),
-}
-
-
-def test_every_geometric_op_has_its_oracle() -> None:
-    assert set(ORACLES) == {op.name for op in OPS.values() if op.geometric}
-
-
-@pytest.mark.parametrize("magnitude", [0.0, 0.21, -0.21, 0.5, -0.77, 1.0, -1.0])
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", ORACLES)
-def test_equals_torchvision(name: str, size: tuple[int, int], magnitude: float, photos: torch.Tensor) -> None:
-    images = photos[..., : size[0], : size[1]]
-    argument = magnitude * OPS[name].high
-    changed = OPS[name].function(images, torch.full((len(images),), argument), GENERATOR)
-    # Places are rounded to about 1e-6 pixel, border pixels included.
-    torch.testing.assert_close(changed, ORACLES[name](images, argument), atol=5e-5, rtol=0)
+def whole_levels(images: torch.Tensor) -> torch.Tensor:
+    return (images * 255).round().to(torch.uint8)
 
 
 @pytest.mark.parametrize("pixels", [-14, -1, 3, 14])
 def test_whole_pixels_move_exactly(pixels: int, photos_u8: torch.Tensor) -> None:
     images = photos_u8 / 255
-    right = geometric.translate_x(images, torch.full((8,), pixels / 56), GENERATOR)
-    down = geometric.translate_y(images, torch.full((8,), pixels / 40), GENERATOR)
+    right = geometric.translate_x(images, torch.full((8,), pixels / 56), SEEDS)
+    down = geometric.translate_y(images, torch.full((8,), pixels / 40), SEEDS)
     for changed, axis in ((right, 3), (down, 2)):
         expected = photos_u8.roll(pixels, axis)
         lost = range(pixels) if pixels > 0 else range(pixels, 0)
         expected.index_fill_(axis, torch.tensor(lost) % expected.shape[axis], 0)
-        assert torch.equal((changed * 255).round().to(torch.uint8), expected)
+        assert torch.equal(whole_levels(changed), expected)
 
 
 def test_quarter_turn_is_counter_clockwise(photos: torch.Tensor) -> None:
     square = photos[..., :40]
-    turned = geometric.rotate(square, torch.full((8,), 90.0), GENERATOR)
-    torch.testing.assert_close(turned, square.rot90(1, (2, 3)), atol=5e-5, rtol=0)
+    turned = geometric.rotate(square, torch.full((8,), 90.0), SEEDS)
+    torch.testing.assert_close(turned, square.rot90(1, (2, 3)), atol=SAMPLING, rtol=0)
 
 
-@pytest.mark.parametrize("name", ORACLES)
+def test_positive_slopes_move_the_lower_rows_left_and_the_right_columns_up() -> None:
+    images = torch.zeros(8, 1, 21, 21)
+    images[:, :, 10, :] = images[:, :, :, 10] = 1  # a cross
+    sheared = geometric.shear_x(images, torch.full((8,), 0.3), SEEDS)[0, 0]
+    assert sheared[18].argmax() < 10 < sheared[2].argmax()
+    sheared = geometric.shear_y(images, torch.full((8,), 0.3), SEEDS)[0, 0]
+    assert sheared[:, 18].argmax() < 10 < sheared[:, 2].argmax()
+
+
+@EXAMPLES
+@given(height=st.integers(8, 40), width=st.integers(8, 40), seed=st.integers(0, 99), magnitude=st.floats(-1, 1))
+@pytest.mark.parametrize("name", NAMES)
+def test_the_mirror_image_takes_the_other_sign(name: str, height: int, width: int, seed: int, magnitude: float) -> None:
+    images = torch.rand(2, 1, height, width, generator=torch.Generator().manual_seed(seed))
+    argument = torch.full((2,), magnitude * OPS[name].high)
+    moved = geometric.move(name, images, argument)
+    for axis in (2, 3):
+        # A translation along the other axis than the mirror's is the one motion that keeps its sign.
+        sign = 1 if name == {2: "translate_x", 3: "translate_y"}[axis] else -1
+        mirrored = geometric.move(name, images.flip(axis), sign * argument)
+        torch.testing.assert_close(mirrored, moved.flip(axis), atol=SAMPLING, rtol=0)
+
+
+@pytest.mark.parametrize("geometry", [DASTUNE, TORCHVISION], ids=["dastune", "torchvision"])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_argument_of_0_moves_nothing(name: str, geometry: Geometry, photos: torch.Tensor) -> None:
+    moved = geometric.move(name, photos, torch.zeros(8), geometry)
+    torch.testing.assert_close(moved, photos, atol=SAMPLING if geometry == DASTUNE else 0, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["shear_x", "shear_y"])
+def test_shears_leave_the_centre_or_the_corner(name: str) -> None:
+    slope = torch.tensor([0.3, -0.2])
+    centre, corner = torch.tensor([0.0, 0, 1]), torch.tensor([-1.0, -1, 1])
+    for about, fixed, moves in (("centre", centre, corner), ("corner", corner, centre)):
+        matrices = geometric.matrix(name, slope, (20, 31), Geometry(shear_about=about))
+        torch.testing.assert_close(matrices @ fixed, fixed.expand(2, 3), atol=1e-6, rtol=0)
+        assert (matrices @ moves - moves).abs().max() > 0.1
+
+
+@EXAMPLES
+@given(pixels=st.integers(-40, 40), part=st.floats(0.01, 0.99), side=st.integers(8, 48))
+@pytest.mark.parametrize("name", ["translate_x", "translate_y"])
+def test_whole_pixels_cuts_translations_towards_0(name: str, pixels: int, part: float, side: int) -> None:
+    size = (side, 9) if name == "translate_y" else (9, side)
+    meant = pixels + (part if pixels >= 0 else -part)
+    cut, whole = (
+        geometric.matrix(name, torch.tensor([distance / side]), size, geometry)
+        for distance, geometry in ((meant, Geometry(whole_pixels=True)), (pixels, DASTUNE))
+    )
+    torch.testing.assert_close(cut, whole, atol=1e-6, rtol=0)
+
+
+def test_a_translation_that_is_whole_but_for_rounding_is_whole() -> None:
+    sides = torch.arange(8, 300)
+    for side in sides.tolist():
+        pixels = torch.arange(-side, side + 1)
+        matrices = geometric.matrix("translate_x", pixels / side, (9, side), Geometry(whole_pixels=True))
+        torch.testing.assert_close(matrices[:, 0, 2] * side / -2, pixels.float(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+@pytest.mark.parametrize("fill", [(0.5,), (0.1, 0.5, 1.0)], ids=str)
+def test_fill_comes_from_outside_and_changes_nothing_inside(
+    fill: tuple[float, ...], interpolation: str, photos: torch.Tensor
+) -> None:
+    argument = torch.full((8,), 0.25)  # 14 pixels of 56
+    filled = geometric.move("translate_x", photos, argument, Geometry(interpolation, fill=fill))
+    black = geometric.move("translate_x", photos, argument, Geometry(interpolation))
+    expected = torch.tensor(fill)[:, None, None].expand(8, 3, 40, 14)
+    torch.testing.assert_close(filled[..., :14], expected, atol=SAMPLING, rtol=0)
+    torch.testing.assert_close(filled[..., 14:], black[..., 14:], atol=SAMPLING, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_turning_back_composes_to_the_identity(name: str) -> None:
     argument = torch.linspace(-1, 1, 7) * OPS[name].high
     there, back = (geometric.matrix(name, sign * argument, (40, 56)) for sign in (1, -1))
@@ -78,25 +129,34 @@ def test_one_warp_of_the_product_is_the_ops_in_order(photos: torch.Tensor) -> No
     square = photos[..., :40]
     shift, turn = torch.full((8,), 0.25), torch.full((8,), 90.0)
     matrices = geometric.matrix("translate_x", shift, (40, 40)) @ geometric.matrix("rotate", turn, (40, 40))
-    in_order = geometric.rotate(geometric.translate_x(square, shift, GENERATOR), turn, GENERATOR)
-    torch.testing.assert_close(geometric.warp(square, matrices), in_order, atol=5e-5, rtol=0)
+    in_order = geometric.rotate(geometric.translate_x(square, shift, SEEDS), turn, SEEDS)
+    torch.testing.assert_close(geometric.warp(square, matrices), in_order, atol=SAMPLING, rtol=0)
 
 
 def test_different_ops_for_different_images_warp_at_once(photos: torch.Tensor) -> None:
-    arguments = {name: torch.full((1,), 0.7 * OPS[name].high) for name in ORACLES}
+    arguments = {name: torch.full((1,), 0.7 * OPS[name].high) for name in NAMES}
     matrices = torch.cat([geometric.matrix(name, argument, (40, 56)) for name, argument in arguments.items()])
-    singles = [OPS[name].function(photos[i : i + 1], a, GENERATOR) for i, (name, a) in enumerate(arguments.items())]
+    singles = [OPS[name].function(photos[i : i + 1], a, SEEDS[:1]) for i, (name, a) in enumerate(arguments.items())]
     torch.testing.assert_close(geometric.warp(photos[:5], matrices), torch.cat(singles), atol=1e-6, rtol=0)
 
 
 def test_nearest_keeps_class_numbers() -> None:
     masks = torch.randint(0, 21, (4, 1, 24, 30), generator=torch.Generator().manual_seed(0)).float()
-    turned = geometric.warp(masks, geometric.matrix("rotate", torch.full((4,), 17.0), (24, 30)), mode="nearest")
+    matrices = geometric.matrix("rotate", torch.full((4,), 17.0), (24, 30))
+    turned = geometric.warp(masks, matrices, mode="nearest")
     assert set(turned.flatten().tolist()) <= set(range(21))
     expected = tv.rotate(masks, 17.0, interpolation=InterpolationMode.NEAREST)
     assert (turned != expected).float().mean() < 0.01  # places on the line between two pixels may fall either way
+    filled = geometric.warp(masks, matrices, mode="nearest", fill=(255,))
+    outside = geometric.warp(torch.ones_like(masks), matrices, mode="nearest") == 0
+    assert torch.equal(filled, turned.masked_fill(outside, 255))
 
 
 def test_an_unknown_matrix_is_refused() -> None:
     with pytest.raises(ValueError, match="'zoom' is no geometric op"):
         geometric.matrix("zoom", torch.zeros(1), (8, 8))
+
+
+def test_a_fill_for_other_channels_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 fill values for images of 3 channels"):
+        geometric.warp(torch.zeros(1, 3, 8, 8), torch.eye(3)[None], fill=(0.5, 0.5))

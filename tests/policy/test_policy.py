@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from dastune.errors import UserError
+from dastune.ops.spaces import TORCHVISION
 from dastune.ops.table import OPS
+from dastune.policy import policy as policy_module
 from dastune.policy.policy import (
     NO_AUGMENTATION,
     Choice,
@@ -28,6 +31,7 @@ from dastune.policy.policy import (
     load_policy,
     noise_mass,
     op_shares,
+    policy_file_schema,
     policy_from_json,
     policy_text,
     policy_to_json,
@@ -247,3 +251,70 @@ def test_files_that_are_no_policies(content: bytes, tmp_path: Path) -> None:
 def test_a_missing_policy_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be read.*give the path of a policy file"):
         load_policy(tmp_path / "none.json")
+
+
+# Signs, geometries, cells as paths, the schema.
+
+
+def test_a_step_has_a_sign_where_its_op_has_one_unless_it_says_otherwise() -> None:
+    assert Step(op="rotate", high=30).signed
+    assert not Step(op="posterize", low=4, high=8).signed
+    assert not Step(op="brightness", low=-0.9, high=0.9, signed=False).signed
+    for fields, message in (
+        ({"op": "posterize", "signed": True}, "has no sign"),
+        ({"op": "rotate", "low": -3, "high": 3}, "below 0"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            Step.model_validate(fields)
+
+
+def test_policies_of_another_geometry_are_other_policies() -> None:
+    stage = ((Choice(weight=1, step=ROTATE),),)
+    own, other = Stages(stages=stage), Stages(stages=stage, geometry=TORCHVISION)
+    assert own != other
+    assert len({own, other, Stages(stages=stage)}) == 2
+    assert policy_from_json(policy_to_json(other)) == other
+    for geometry in ({"fill": ()}, {"fill": (1.5,)}, {"interpolation": "cubic"}, {"shear": 1}):
+        with pytest.raises(ValidationError):
+            Stages.model_validate({"geometry": geometry})
+
+
+def test_files_of_version_1_are_read_as_they_were_meant(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    policy = {"kind": "stages", "stages": [[{"weight": 1.0, "step": {"op": "rotate", "low": 0.0, "high": 30.0}}]]}
+    path.write_text(json.dumps({"format": "dastune-policy", "version": 1, "semantics": "dastune-1", "policy": policy}))
+    assert load_policy(path) == Stages(stages=((Choice(weight=1, step=Step(op="rotate", high=30, signed=True)),),))
+
+
+@given(genotypes())
+def test_paths_are_all_ways_through_the_cell_by_their_probability(genotype: Genotype) -> None:
+    def ways(state: int) -> list[tuple[tuple[Step, ...], float]]:
+        if state < genotype.inputs:
+            return [((), 1.0)]
+        edges = genotype.nodes[state - genotype.inputs]
+        return [((*steps, edge.step), share / len(edges)) for edge in edges for steps, share in ways(edge.source)]
+
+    paths = genotype.paths().sub_policies
+    expected = ways(genotype.inputs + len(genotype.nodes) - 1)
+    assert [path.steps for path in paths] == [steps for steps, _ in expected]
+    assert [path.weight for path in paths] == pytest.approx([share for _, share in expected])
+    assert sum(path.weight for path in paths) == pytest.approx(1)
+
+
+def test_the_shipped_schema_is_up_to_date_and_judges_as_the_models_do() -> None:
+    shipped = json.loads(Path(policy_module.__file__).with_name("policy.schema.json").read_text())
+    assert shipped == policy_file_schema()
+    Draft202012Validator.check_schema(shipped)
+    validator = Draft202012Validator(shipped)
+    edge = Edge(source=0, step=ROTATE)
+    policies: list[Policy] = [
+        SubPolicies(sub_policies=(SubPolicy(steps=(ROTATE,)),), geometry=TORCHVISION),
+        Stages(stages=((Choice(weight=1, step=ROTATE),),)),
+        Genotype(inputs=2, nodes=((edge, edge),), node="sample"),
+        NO_AUGMENTATION,
+    ]
+    for policy in policies:
+        data = json.loads(policy_text(policy, {"seed": 1}))
+        assert validator.is_valid(data)
+        for key, wrong in (("version", 99), ("format", "other"), ("policy", {"kind": "stage"}), ("colour", 1)):
+            assert not validator.is_valid({**data, key: wrong})
