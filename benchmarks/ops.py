@@ -5,22 +5,18 @@ dastune applies them as torchvision means them (nearest pixels, shears about the
 own geometry (bilinear); torchvision per image, on PIL images and on uint8 tensors; kornia on the batch. The limit is a
 bare copy of the batch. Then the differentiable path (gradient to images and magnitudes) of two-op policies, forward and
 with backward; peak memory; and where the time goes. All take turns in one process, in which glibc keeps freed memory,
-as it does in dastune's own runs; figures are medians. kornia is optional (pip install kornia).
+as it does in dastune's own runs. kornia is optional (pip install kornia).
 
 Bars, on one thread: at 32 x 32, 5 times torchvision's faster path and 2.5 times kornia; at 224 x 224, torchvision's
 faster path; 10 times dda's differentiable policies as measured on another such machine (1,200 images a second, 450 with
 backward); on any number of threads, memory for 6 batches. Exits 1 where one is missed.
 """
 
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import combinations
-from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -134,7 +130,10 @@ def applied(policy: Policy, images: torch.Tensor) -> Task:
 
 
 def measured(tasks: dict[str, tuple[Task, int]]) -> dict[str, float]:
-    """Return images a second of each task; they take turns, so that a noisy neighbour meets all."""
+    """Return images a second of each task, over all its calls: kornia's differ by what it draws for the whole batch.
+
+    They take turns, so that a noisy neighbour meets all.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for task, _ in tasks.values():
         task()
@@ -144,7 +143,7 @@ def measured(tasks: dict[str, tuple[Task, int]]) -> dict[str, float]:
                 start = time.perf_counter()
                 task()
                 seconds[name].append(time.perf_counter() - start)
-    return {name: count / median(seconds[name]) for name, (_, count) in tasks.items()}
+    return {name: count * len(seconds[name]) / sum(seconds[name]) for name, (_, count) in tasks.items()}
 
 
 def told(what: str, figure: float, bar: float) -> bool:
@@ -184,29 +183,24 @@ def differentiable(photos: torch.Tensor, bars: bool) -> int:
 
 
 def memory(side: int) -> int:
-    """Print how far memory rises above what was there before, in batches; measured in a process of its own."""
+    """Print how far the memory of tensors rises above what was there before, in batches."""
+    images = torch.rand(4096 if side < 100 else 128, 3, side, side)
     missed = 0
-    for name in ("ra", "trivial-wide"):
-        script = f"import ops; ops.print_peak({name!r}, {side})"
-        here = Path(__file__).parent
-        found = subprocess.run([sys.executable, "-c", script], cwd=here, capture_output=True, text=True, check=True)
-        risen = float(found.stdout)
-        what = f"RandAugment(3, 9) over {name}, peak memory: {risen:.2f} batches (bar at most {MEMORY_BAR:g})"
+    for name in ("ra", "ra-torchvision"):
+        transform = applied(rand_augment(name, 3, 0.3), images)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            transform()
+        # Every allocation and release, in order.
+        held, peak = 0, 0
+        events = profiler.profiler.kineto_results.events()
+        for event in sorted((event for event in events if event.name() == "[memory]"), key=lambda e: e.start_ns()):
+            held += event.nbytes()
+            peak = max(peak, held)
+        risen = peak / (images.numel() * images.element_size())
+        what = f"RandAugment(3, 9) over {name} at {side} x {side}: {risen:.2f} batches (bar at most {MEMORY_BAR:g})"
         print(f"  {what}{' MISSED' * (risen > MEMORY_BAR)}")
         missed += risen > MEMORY_BAR
     return missed
-
-
-def print_peak(space: str, side: int) -> None:
-    """Print by how many batches memory rises, of 4,096 small or 512 large images."""
-    torch.set_num_threads(1)
-    transform = PolicyTransform(rand_augment(space, 3, 0.3), torch.Generator().manual_seed(0))
-    transform(torch.rand(8, 3, side, side))  # libraries load what they load on first use
-    images = torch.rand(4096 if side < 100 else 512, 3, side, side)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    transform(images)
-    risen_kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(1024 * risen_kilobytes / (images.numel() * images.element_size()))
 
 
 def where_it_goes(photos: torch.Tensor) -> None:

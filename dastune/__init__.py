@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dastune.augment.policies import PolicyTransform as transform  # noqa: N813  called like a function
     from dastune.config import load_study
+    from dastune.exchange.table import export
     from dastune.orchestration.study import resume, run
     from dastune.policy.policy import load_policy
 
-__all__ = ["load_policy", "load_study", "resume", "run", "transform"]
+__all__ = ["export", "load_policy", "load_study", "resume", "run", "transform"]
 
 # Loaded on first use, so that `import dastune` stays light.
 _LAZY = {
+    "export": ("dastune.exchange.table", "export"),
     "load_policy": ("dastune.policy.policy", "load_policy"),
     "load_study": ("dastune.config", "load_study"),
     "resume": ("dastune.orchestration.study", "resume"),

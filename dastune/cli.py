@@ -1,12 +1,13 @@
-"""The command line: plan, run, resume, report, ui, doctor. Imports little, so that --help is quick."""
+"""The command line: plan, run, resume, report, policy, ui, doctor. Imports little, so that --help is quick."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dastune.errors import UserError
+from dastune.exchange.table import FORMATS
 
 if TYPE_CHECKING:
     from dastune.orchestration.study import StudyResult
@@ -17,6 +18,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+policies = typer.Typer(
+    help="Look at a policy file, and exchange policies with other libraries.",
+    no_args_is_help=True,
+)
+app.add_typer(policies, name="policy")
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of a packaged study.")]
 FolderArgument = Annotated[Path, typer.Argument(metavar="RUNDIR", help="A study's folder, such as runs/digits_noise.")]
@@ -30,6 +37,13 @@ AddressOption = Annotated[
     str | None,
     typer.Option("--address", help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT; default: this machine."),
 ]
+PolicyArgument = Annotated[
+    Path, typer.Argument(metavar="POLICY", help="A policy file, such as runs/digits_noise/policies/das-n0-s0.json.")
+]
+_FORMS = "|".join(FORMATS)
+_EXPORTS = "; ".join(f"{name}: {form.form}" for name, form in FORMATS.items())
+_SOURCES = "; ".join(f"{name}: {form.sources}" for name, form in FORMATS.items())
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output if there is one.")]
 
 
 @app.command()
@@ -85,6 +99,83 @@ def report(folder: FolderArgument) -> None:
     page = write_report(study)
     Console().print(table(cells(*rows_in_order(study, read_plan(study.study)))))
     typer.echo(f"report  {page}")
+
+
+@policies.command()
+def show(
+    policy: PolicyArgument,
+    data: Annotated[
+        str, typer.Option("--data", metavar="NAME", help="Images: photographs, or a data set, such as digits, cifar10.")
+    ] = "photographs",
+    data_dir: Annotated[
+        str | None, typer.Option("--data-dir", help="Folder of the data set, as data.root of a study.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="The picture, a .png; default: POLICY.png in this folder.")
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=1, max=16, help="Rows of the picture.")] = 4,
+    draws: Annotated[int, typer.Option("--draws", min=1, max=16, help="Draws of the policy for each image.")] = 8,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of the draws, and the images.")] = 0,
+) -> None:
+    """Print a policy in words, and make a picture of what it does to images."""
+    from dastune import policy_commands
+
+    for line in policy_commands.shown(policy):
+        typer.echo(line)
+    picture = output or Path(f"{policy.stem}.png")
+    replaced = " (replaced)" if picture.exists() else ""
+    policy_commands.draw(policy, picture, data, data_dir, images, draws, seed)
+    typer.echo(f"picture: {picture}{replaced}")
+
+
+@policies.command("export")
+def export_policy(
+    policy: PolicyArgument,
+    to: Annotated[str, typer.Option("--to", metavar=_FORMS, help=f"What to make. {_EXPORTS}.")],
+    output: Annotated[Path | None, typer.Option("--output", help="The file; default: standard output.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a policy in the form of another library; what that cannot express is told by name."""
+    from dastune import policy_commands
+
+    text, note = policy_commands.export(policy, to)
+    if note:
+        typer.echo(note, err=True)
+    _hand_over(text, output, overwrite)
+
+
+@policies.command("import")
+def import_policy(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A file, or the text itself, such as cifar10.")],
+    form: Annotated[str, typer.Option("--from", metavar=_FORMS, help=f"What SOURCE is. {_SOURCES}.")],
+    output: Annotated[Path | None, typer.Option("--output", help="The policy file; default: standard output.")] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option("--image-size", metavar="SIDE|HEIGHTxWIDTH", help="For trivial_augment_wide."),
+    ] = None,
+    grey_cutout: Annotated[
+        bool, typer.Option("--grey-cutout", help="For published: read Cutout as dastune's, which is another one.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make a policy file of a policy of another library; what it cannot mean is told by name."""
+    from dastune import policy_commands
+
+    options: dict[str, Any] = {"grey_cutout": True} if grey_cutout else {}
+    if image_size is not None:
+        options["image_size"] = policy_commands.image_size(image_size)
+    _hand_over(policy_commands.imported(source, form, options), output, overwrite)
+
+
+def _hand_over(text: str, output: Path | None, overwrite: bool) -> None:
+    """Write `text` to a file, or to standard output as it is."""
+    if output is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+        return
+    from dastune import policy_commands
+
+    policy_commands.write_new(output, text, overwrite)
+    typer.echo(f"wrote {output}", err=True)
 
 
 @app.command()

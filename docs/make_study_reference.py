@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from dastune.config import study as models
 from dastune.config.defaults import DATA_DEFAULTS, with_defaults
 from dastune.config.study import StudyConfig
-from dastune.ops.spaces import SPACES, Geometry
+from dastune.ops.spaces import SPACES
 from dastune.ops.table import NOISE_LISTS, OPS
 
 TARGET = Path(__file__).with_name("study.md")
@@ -155,7 +155,7 @@ def _methods() -> Iterator[str]:
 def _table(model: type[BaseModel], resolved: dict[str, Any], path: str) -> Iterator[str]:
     """Yield the rows of a model's fields, nested models' after them; defaults are those of `resolved` by data set."""
     about, rows, nested = docstrings(model), [], []
-    for name, field in _model_fields(model).items():
+    for name, field in model.model_fields.items():
         inner = [] if name == "ops" else _models(field.annotation)
         if inner:
             sections = {data: getattr(section, name) for data, section in resolved.items()}
@@ -223,16 +223,11 @@ def _bounds(metadata: list[Any]) -> Iterator[str]:
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     """Return the models that an annotation mentions."""
-    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or annotation is Geometry):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) is Annotated:
         return _models(get_args(annotation)[0])
     return [model for member in get_args(annotation) for model in _models(member)]
-
-
-def _model_fields(model: Any) -> dict[str, FieldInfo]:
-    fields: dict[str, FieldInfo] = model.model_fields if issubclass(model, BaseModel) else model.__pydantic_fields__
-    return fields
 
 
 def _literal(model: type[BaseModel], name: str) -> str:
@@ -252,7 +247,7 @@ def docstrings(model: type[BaseModel]) -> dict[str, str]:
     """Return the docstring under each field of a model, those of its bases included."""
     found: dict[str, str] = {}
     for cls in reversed(model.__mro__):
-        if cls in (BaseModel, object):
+        if not issubclass(cls, BaseModel) or cls is BaseModel:
             continue
         [body] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         assert isinstance(body, ast.ClassDef)

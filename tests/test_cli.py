@@ -1,11 +1,14 @@
 """The command line as a user meets it: light, clear about faults, nothing half-written."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from dastune.policy.policy import Choice, Edge, Genotype, Stages, Step, policy_text
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -22,7 +25,16 @@ def fault(result: subprocess.CompletedProcess[str]) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plan", "digits_noise"], ["plan", "cifar10_noise"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["plan", "digits_noise"],
+        ["plan", "cifar10_noise"],
+        ["policy", "--help"],
+        ["policy", "export", "--help"],
+    ],
+)
 def test_help_and_plan_load_no_heavy_package(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import sys\n"
@@ -115,3 +127,71 @@ def test_an_address_where_nothing_answers_is_told(address: str, tmp_path: Path) 
     message = fault(dastune("run", "digits_noise", "--address", address, cwd=tmp_path))
     assert address in message
     assert not list(tmp_path.iterdir())
+
+
+LIST = '[[["Invert", 0.1, 0.0], ["Contrast", 0.9, 0.8]], [["Solarize", 0.5, 0.4]]]'
+TURN = Choice(weight=3, step=Step(op="rotate", high=20))
+NOISE = Stages(stages=((TURN, Choice(weight=1, step=Step(op="constant"))),))
+
+
+def test_a_policy_is_imported_shown_and_exported(tmp_path: Path) -> None:
+    made = dastune("policy", "import", LIST, "--from", "published", "--output", "p.json", cwd=tmp_path)
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "wrote p.json\n")
+    (tmp_path / "p.png").write_text("an older picture")
+    shown = dastune("policy", "show", "p.json", "--images", "2", "--draws", "3", cwd=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for part in (
+        "2 sub-policies",
+        "solarize 0.4016 of white (p 0.5)",
+        "noise mass: 0.0 %",
+        "read_from: [[[",
+        "p.png (replaced)",
+    ):
+        assert part in shown.stdout
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    piped = dastune("policy", "export", "p.json", "--to", "published", cwd=tmp_path)
+    assert (piped.returncode, piped.stderr) == (0, "")
+    assert json.loads(piped.stdout) == json.loads(LIST)
+
+
+def test_what_is_exported_to_a_file_is_what_is_printed(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(policy_text(Stages(), {}))
+    command = ["policy", "export", "p.json", "--to", "published"]
+    printed = dastune(*command, cwd=tmp_path).stdout
+    assert dastune(*command, "--output", "list.json", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "list.json").read_text() == printed
+    assert "--overwrite" in fault(dastune(*command, "--output", "list.json", cwd=tmp_path))
+    assert dastune(*command, "--output", "list.json", "--overwrite", cwd=tmp_path).returncode == 0
+
+
+def test_a_cell_that_averages_is_exported_with_a_word_on_standard_error(tmp_path: Path) -> None:
+    edges = (Edge(source=0, step=Step(op="invert")), Edge(source=0, step=Step(op="equalize")))
+    (tmp_path / "cell.json").write_text(policy_text(Genotype(nodes=(edges,)), {}))
+    result = dastune("policy", "export", "cell.json", "--to", "published", cwd=tmp_path)
+    assert "averages images" in result.stderr
+    assert len(json.loads(result.stdout)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "none.json"], "none.json: cannot be read"),
+        (["show", "bad.json"], "bad.json: is no JSON"),
+        (["show", "p.json", "--output", "p.jpg"], "write p.png"),
+        (["show", "p.json", "--data", "cifar11"], "did you mean 'cifar10'?"),
+        (["show", "p.json", "--images", "0"], "--images"),
+        (["export", "p.json", "--to", "timmm"], "did you mean 'timm'?"),
+        (["export", "p.json", "--to", "published", "--output", "x"], "constant (weight 1 in stage 0)"),
+        (["import", "cifar11", "--from", "torchvision", "--output", "x"], "did you mean 'cifar10'?"),
+        (["import", "none.json", "--from", "published", "--output", "x"], "none.json: there is no such file"),
+        (["import", "[[1, 2", "--from", "published", "--output", "x"], "is no list"),
+        (["import", "cifar10", "--from", "timm", "--grey-cutout"], "grey_cutout is no option"),
+        (["import", "cifar10", "--from", "torchvision", "--image-size", "big"], "--image-size 'big'"),
+    ],
+)
+def test_faults_of_policies_are_one_message(arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(policy_text(NOISE, {}))
+    (tmp_path / "bad.json").write_text("{")
+    result = dastune("policy", *arguments, cwd=tmp_path)
+    assert message in " ".join(fault(result).split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "p.json"]

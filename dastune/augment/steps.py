@@ -19,7 +19,10 @@ from dastune.policy.policy import Step
 
 SKIP = -1  # in place of a step's index: the image stays as it is
 DRAWS = 4  # numbers that an image uses up at a step: magnitude, sign, coin, seed
-CHUNK_VALUES = 2**17  # floats that an op is given at once on a CPU: they and what it makes of them stay in the cache
+# For CPUs: an op is given so many floats at once, so that caches hold what it makes of them; and images larger than so
+# many are taken one by one.
+CHUNK_VALUES = 2**19
+LARGE_VALUES = 2**16
 
 
 def uniform_draws(count: int, per_image: int, generator: torch.Generator) -> torch.Tensor:
@@ -73,7 +76,11 @@ class MaskedImages:
 
     def warped(self, matrix_B33: torch.Tensor, geometry: Geometry) -> "MaskedImages":
         """Return the images moved by the matrices; masks move along, with the ignore index from outside."""
-        images_BCHW = geometric.warp(self.images_BCHW, matrix_B33, geometry.interpolation, geometry.fill)
+        pixels = _translation_px(self.images_BCHW, matrix_B33, geometry)
+        if pixels:
+            images_BCHW = geometric.shifted(self.images_BCHW, *pixels, geometry.fill)
+        else:
+            images_BCHW = geometric.warp(self.images_BCHW, matrix_B33, geometry.interpolation, geometry.fill)
         masks_BHW = self.masks_BHW
         if masks_BHW is not None:
             moved_B1HW = geometric.warp(masks_BHW[:, None].float(), matrix_B33, "nearest", (self.ignore_index,))
@@ -131,7 +138,7 @@ class StepTable:
         """Send each image through its drawn steps, one after the other; the batch itself stays as it is."""
         images_BCHW = batch.images_BCHW
         passes = self._passes(sequence, len(images_BCHW), images_BCHW.shape[-2:])
-        if images_BCHW.device.type == "cpu" and images_BCHW[:1].numel() > CHUNK_VALUES // 2:
+        if images_BCHW.device.type == "cpu" and images_BCHW[:1].numel() > LARGE_VALUES:
             return self._one_by_one(batch, passes)
         return self._by_op(batch, passes)
 
@@ -239,6 +246,22 @@ def _runs(kind_B: NDArray[np.int64], images_BCHW: torch.Tensor) -> Iterator[tupl
     for kind, (start, stop) in zip(kinds.tolist(), bounds, strict=True):
         for first in range(start, stop, size):
             yield kind, slice(first, min(first + size, stop))
+
+
+def _translation_px(
+    images_BCHW: torch.Tensor, matrix_B33: torch.Tensor, geometry: Geometry
+) -> tuple[float, float] | None:
+    """Return how far right and down a single image on a CPU is moved, or None for others and for other maps."""
+    if len(images_BCHW) != 1 or images_BCHW.device.type != "cpu":
+        return None
+    height, width = images_BCHW.shape[-2:]
+    (x_x, x_y, x), (y_x, y_y, y), _ = matrix_B33[0].tolist()
+    if (x_x, x_y, y_x, y_y) != (1, 0, 0, 1):
+        return None
+    pixels = -x * width / 2, -y * height / 2
+    if geometry.interpolation == "nearest" and any(abs(pixel - round(pixel)) > 1e-4 for pixel in pixels):
+        return None
+    return pixels
 
 
 def _taken(values: torch.Tensor, index: slice | NDArray[np.int64]) -> torch.Tensor:

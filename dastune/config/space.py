@@ -172,6 +172,13 @@ class Space(Strict):
             return {"geometry": SPACES[name].geometry, **fields}
         return fields
 
+    @field_validator("geometry")
+    @classmethod
+    def _fills_rgb(cls, geometry: Geometry) -> Geometry:
+        if len(geometry.fill) not in (1, 3):
+            raise FieldError("must be one value or three: red, green, blue", "fill")
+        return geometry
+
     @field_validator("noise")
     @classmethod
     def _joins(cls, noise: Noise, info: ValidationInfo) -> Noise:

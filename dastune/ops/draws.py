@@ -10,32 +10,31 @@ import math
 import torch
 
 
-def uniform(seed_B: torch.Tensor, *shape: int, stream: int = 0) -> torch.Tensor:
+def uniform(seed_B: torch.Tensor, *shape: int) -> torch.Tensor:
     """Return float32 values (B, *shape), uniform over the multiples of 2^-24 in [0, 1).
 
     Args:
         seed_B: int64, one per image.
         shape: of one image's values.
-        stream: another number gives other values.
     """
-    return (_bits(seed_B, math.prod(shape), stream) * 2.0**-24).view(len(seed_B), *shape)
+    return (_bits(seed_B, math.prod(shape)) * 2.0**-24).view(len(seed_B), *shape)
 
 
-def normal(seed_B: torch.Tensor, *shape: int, stream: int = 0) -> torch.Tensor:
+def normal(seed_B: torch.Tensor, *shape: int) -> torch.Tensor:
     """Return float32 values (B, *shape) from N(0, 1) (Box and Muller, 1958)."""
     count = math.prod(shape)
     pairs = (count + 1) // 2
-    bits_BN = _bits(seed_B, 2 * pairs, stream)
+    bits_BN = _bits(seed_B, 2 * pairs)
     radius_BN = ((bits_BN[:, :pairs] + 1) * 2.0**-24).log_().mul_(-2).sqrt_()  # the logarithm's argument is above 0
     angle_BN = bits_BN[:, pairs:] * (2 * math.pi * 2.0**-24)
     values_BN = torch.cat([radius_BN * angle_BN.cos(), radius_BN * angle_BN.sin()], 1)
     return values_BN[:, :count].reshape(len(seed_B), *shape)
 
 
-def _bits(seed_B: torch.Tensor, count: int, stream: int) -> torch.Tensor:
+def _bits(seed_B: torch.Tensor, count: int) -> torch.Tensor:
     """Return whole numbers (B, count) in 0 .. 2^24 - 1, as float32."""
     # The halves are hashed, so that near seeds do not read near parts of one sequence.
-    low_B1 = _mixed(_low_bits(seed_B) ^ stream)[:, None]
+    low_B1 = _mixed(_low_bits(seed_B))[:, None]
     high_B1 = _mixed(_low_bits(seed_B >> 32) ^ 0x3C6EF372)[:, None]
     counter_N = torch.arange(count, dtype=torch.int32, device=seed_B.device) * -0x61C88647  # 2^32 / golden ratio
     bits_BN = _mixed(_mixed(counter_N + low_B1).bitwise_xor_(high_B1))

@@ -12,6 +12,7 @@ is; torchvision's AutoAugment keeps the top left corner (`Geometry.shear_about`)
 All five are differentiable in the image and in the argument, and fill with black what comes from outside the image.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -66,7 +67,7 @@ def _whole(fraction_B: torch.Tensor, side: int) -> torch.Tensor:
     """Return the fractions of `side` pixels cut to whole pixels, towards 0; straight-through gradient."""
     pixels_B = fraction_B.detach() * side
     # What is whole but for rounding is whole.
-    whole_B = (pixels_B + 1e-3 * pixels_B.sign()).trunc() / side
+    whole_B = (pixels_B + 2e-4 * pixels_B.sign()).trunc() / side
     return fraction_B + (whole_B - fraction_B.detach())
 
 
@@ -81,8 +82,8 @@ def warp(
     Args:
         images_BCHW: float.
         matrix_B33: output to input, in normalised coordinates.
-        mode: "bilinear" is for images in [0, 1]; "nearest" keeps values as they are, also for masks of class numbers.
-            The matrix has the gradient of "bilinear" either way.
+        mode: "bilinear" is for images in [0, 1]; "nearest" keeps values (where there is a fill, but for the last bit),
+            and so is for masks of class numbers, too. The matrix has the gradient of "bilinear" either way.
         fill: the value outside the images, one for all channels or one for each.
 
     Raises:
@@ -97,6 +98,36 @@ def warp(
     else:
         warped_BCHW = _sampled(images_BCHW, places_BHW2, mode)
     return clamped(warped_BCHW, "straight-through") if mode == "bilinear" else warped_BCHW
+
+
+def shifted(image_1CHW: torch.Tensor, x_px: float, y_px: float, fill: Sequence[float] = (0.0,)) -> torch.Tensor:
+    """Return one image moved right and down by so many pixels, bilinear: `warp` at a translation, without a sampler.
+
+    On a CPU a large image takes a fifth of the time. Whole pixels are moved exactly.
+    """
+    fill_C11 = fill[0] if len(fill) == 1 else image_1CHW.new_tensor(fill)[:, None, None]
+    image_1CHW = image_1CHW - fill_C11 if any(fill) else image_1CHW
+    for dimension, pixels in ((2, y_px), (3, x_px)):
+        whole = math.floor(pixels + 1e-4)
+        part = max(pixels - whole, 0.0)
+        if part > 1e-4:
+            near_1CHW = _shifted_whole(image_1CHW, dimension, whole).mul_(1 - part)
+            image_1CHW = near_1CHW.add_(_shifted_whole(image_1CHW, dimension, whole + 1), alpha=part)
+        elif whole:
+            image_1CHW = _shifted_whole(image_1CHW, dimension, whole)
+    return image_1CHW + fill_C11 if any(fill) else image_1CHW
+
+
+def _shifted_whole(image_1CHW: torch.Tensor, dimension: int, pixels: int) -> torch.Tensor:
+    """Return the image moved along a dimension, 0 where nothing comes from."""
+    side = image_1CHW.shape[dimension]
+    left = max(side - abs(pixels), 0)
+    moved_1CHW = torch.empty_like(image_1CHW)
+    moved_1CHW.narrow(dimension, max(pixels, 0) if left else 0, left).copy_(
+        image_1CHW.narrow(dimension, max(-pixels, 0) if left else 0, left)
+    )
+    moved_1CHW.narrow(dimension, 0 if pixels > 0 else left, side - left).zero_()
+    return moved_1CHW
 
 
 def _places(images_BCHW: torch.Tensor, matrix_B33: torch.Tensor) -> torch.Tensor:

@@ -42,7 +42,7 @@ def pixel_shuffle(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, seed_B: 
 
 @cache
 def _permutation(count: int, number: int) -> NDArray[np.int64]:
-    return np.random.default_rng(number).permutation(count)
+    return np.random.PCG64(number).random_raw(count).argsort(kind="stable")  # raw numbers are NumPy's for all versions
 
 
 @image_op(clamp="none")
@@ -145,7 +145,9 @@ def tiny_crop(images_BCHW: torch.Tensor, side_B: torch.Tensor, seed_B: torch.Ten
     centre_B2 = 2 * uniform(seed_B, 2) - 1
     matrix_B33[:, 0, 0] = side_B
     matrix_B33[:, 1, 1] = side_B
-    matrix_B33[:, :2, 2] = centre_B2 * (1 - side_B[:, None])
+    # From the first pixel's centre to the last one's: beyond, the image would fade to black.
+    last_2 = torch.tensor([1 - 1 / images_BCHW.shape[-1], 1 - 1 / images_BCHW.shape[-2]], device=side_B.device)
+    matrix_B33[:, :2, 2] = centre_B2 * (1 - side_B[:, None]) * last_2
     return warp(images_BCHW, matrix_B33)
 
 

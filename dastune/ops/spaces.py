@@ -8,19 +8,20 @@ magnitude does not always change the image more: at magnitude 1, solarize and po
 enhancements go from 0.1 to 1.9 without a random sign.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from pydantic import BaseModel, ConfigDict, Field
 
 from dastune.ops.table import OPS
 
 Grey = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
-class Geometry:
+class Geometry(BaseModel):
     """How geometric ops sample an image. A named space brings its own geometry; dastune's is the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
     """Between pixels, or the nearest pixel."""

@@ -111,8 +111,8 @@ _ROWS = (
     _noise("heavy_blur", "All detail; a spread of colour is left.", "sd", "of the side", 0.4, 1.0),
     _noise("additive_gaussian", "Fine detail and faint contrast.", "sd", "of white", 0.6, 1.5),
     _noise("row_shuffle", "All vertical structure; only the content of single rows is left."),
-    _noise("random_mask", "Most of the image.", "share", "of 16 patches", 0.6, 0.95, "straight-through"),
-    _noise("channel_noise", "Colour, brightness and most contrast.", "sd", "of white", 1.0, 3.0),
+    _noise("random_mask", "Most patches of the image.", "share", "of 16 patches", 0.6, 0.95, "straight-through"),
+    _noise("channel_noise", "Colour and brightness, and all contrast where it saturates.", "sd", "of white", 1.0, 3.0),
     _noise("tiny_crop", "All but a small window at a random place.", "side", "of the side", 0.3, 0.1),
 )
 

@@ -1,14 +1,16 @@
-"""Figures of cells, for paper and page: the only module that imports matplotlib."""
+"""Figures of cells, for paper and page, and pictures of policies: the only module that imports matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import ceil
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib.style
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -23,6 +25,11 @@ LEGEND_ROW_INCHES = 0.17
 INK = "#1b1b1b"
 PAPER = "#ffffff"
 EDGE = "#fefefe"  # not PAPER, which a page may turn transparent
+
+SHEET_INCHES = 7.2  # width of a contact sheet
+SHEET_LINE_INCHES = 0.125
+SHEET_CHARACTERS = 118  # in a line
+SHEET_LINES = 24
 
 # Okabe and Ito's palette without black (the ink) and yellow (too light on paper): told apart by the colour-blind
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -81,6 +88,61 @@ def noise_mass_figure(cells: Sequence[Cell]) -> Figure:
             legend["all ops equally likely"] = reference
         _finish(figure, axes, cells, legend)
     return figure
+
+
+def contact_sheet(images: npt.NDArray[np.uint8], title: str, lines: Sequence[str]) -> Figure:
+    """Return a picture of what a policy does, with its text under it.
+
+    Args:
+        images: N x (1 + K) x H x W x 3; of each row the first is the image, the others are draws of the policy.
+        title: over the images; shown in characters that every font has.
+        lines: under them; wrapped, and the first SHEET_LINES of these shown.
+    """
+    wrapped = list(chain.from_iterable(wrap(line, SHEET_CHARACTERS, subsequent_indent=" " * 14) for line in lines))
+    more = len(wrapped) - SHEET_LINES
+    shown = wrapped if more <= 0 else [*wrapped[: SHEET_LINES - 1], f"and {more + 1} more lines"]
+    canvas, middles = _canvas(images)
+    grid = SHEET_INCHES * canvas.shape[0] / canvas.shape[1]
+    top, bottom = 3 * SHEET_LINE_INCHES, (len(shown) + 1.5) * SHEET_LINE_INCHES
+    height = top + grid + bottom
+    with _style():
+        figure = Figure(figsize=(SHEET_INCHES, height))
+        axes = figure.add_axes((0, bottom / height, 1, grid / height))
+        axes.imshow(canvas, interpolation="nearest" if images.shape[2] < 64 else "antialiased", aspect="auto")
+        axes.set_axis_off()
+        under = 1 - 2.8 * SHEET_LINE_INCHES / height
+        texts = [figure.text(0.01, 1 - 0.6 * SHEET_LINE_INCHES / height, _ascii(title), va="top", weight="bold")]
+        for middle, label in zip(middles, ("image", "draws of the policy"), strict=True):
+            texts.append(figure.text(middle, under, label, ha="center"))
+        below = (bottom - 0.5 * SHEET_LINE_INCHES) / height
+        texts.append(
+            figure.text(0.01, below, "\n".join(shown), va="top", family="monospace", size=6.8, linespacing=1.3)
+        )
+        for text in texts:
+            text.set_parse_math(False)
+    return figure
+
+
+def _canvas(images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], tuple[float, float]]:
+    """Return the images side by side on white, and the middles of the first column and of the others, in [0, 1]."""
+    rows, columns, height, width, _ = images.shape
+    gap = max(1, round(0.05 * width))
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + 3 * gap, 3), 255, np.uint8)
+    lefts = [gap + column * (width + gap) + (gap if column else 0) for column in range(columns)]
+    for row in range(rows):
+        top = gap + row * (height + gap)
+        for column, left in enumerate(lefts):
+            canvas[top : top + height, left : left + width] = images[row, column]
+    middles = ((lefts[0] + width / 2), (lefts[1] + lefts[-1] + width) / 2)
+    return canvas, (middles[0] / canvas.shape[1], middles[1] / canvas.shape[1])
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write `figure` to `path`, 200 dots per inch; the same figure gives the same bytes."""
+    buffer = BytesIO()
+    with _style():
+        figure.savefig(buffer, format="png", dpi=200, metadata=_METADATA["png"])
+    write_atomic(path, buffer.getvalue())
 
 
 def save(figure: Figure, stem: Path) -> None:
@@ -177,9 +239,13 @@ def _uniform_line(axes: Axes, cells: Sequence[Cell]) -> Line2D | None:
 
 def _label(method: str, taken: Mapping[str, object]) -> str:
     """Return `method` for the legend: short, in characters that every font has, and distinct from `taken`."""
-    label = method.encode("ascii", "backslashreplace").decode()
+    label = _ascii(method)
     label = label if len(label) <= 24 else f"{label[:12]}...{label[-9:]}"
     return label if label not in taken else f"{label} ({len(taken) + 1})"
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 def _finish(figure: Figure, axes: Axes, cells: Sequence[Cell], legend: Mapping[str, Line2D]) -> None:

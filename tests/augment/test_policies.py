@@ -1,6 +1,5 @@
 """Policies as transforms, against a reference that takes one image at a time."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -256,7 +255,7 @@ CHAINS = SubPolicies(
         SubPolicy(steps=(over_range("solarize"),)),
     )
 )
-TORCHVISION_ONCE = replace(TORCHVISION, sampling="once", fill=(0.25, 0.5, 0.75))
+TORCHVISION_ONCE = TORCHVISION.model_copy(update={"sampling": "once", "fill": (0.25, 0.5, 0.75)})
 GEOMETRIES = {
     "once": Geometry(sampling="once"),
     "torchvision": TORCHVISION,
@@ -289,12 +288,13 @@ def sampled_by_hand(images: torch.Tensor, steps: list[Step | None], draws: torch
     return sampled()
 
 
-@pytest.mark.parametrize("chunk", [1, steps.CHUNK_VALUES], ids=["one by one", "by op"])
+@pytest.mark.parametrize("large", [0, steps.LARGE_VALUES], ids=["one by one", "by op"])
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_each_geometry_samples_as_written_out(
-    geometry: Geometry, chunk: int, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    geometry: Geometry, large: int, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "CHUNK_VALUES", chunk)
+    monkeypatch.setattr(steps, "LARGE_VALUES", large)
+    monkeypatch.setattr(steps, "CHUNK_VALUES", 3000)  # three images at once
     many = images.repeat(4, 1, 1, 1)
     augmented = PolicyTransform(CHAINS.model_copy(update={"geometry": geometry}), seeded())(many)
     draws = torch.rand(len(many), 21, generator=seeded(), dtype=torch.float64)
@@ -314,11 +314,12 @@ def test_once_is_sharper_and_keeps_what_comes_back(images: torch.Tensor) -> None
 
 
 @every_kind
-@pytest.mark.parametrize("chunk", [1, steps.CHUNK_VALUES], ids=["one by one", "by op"])
+@pytest.mark.parametrize("large", [0, steps.LARGE_VALUES], ids=["one by one", "by op"])
 def test_two_batches_are_one_batch_of_both(
-    policy: Policy, chunk: int, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    policy: Policy, large: int, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "CHUNK_VALUES", chunk)
+    monkeypatch.setattr(steps, "LARGE_VALUES", large)
+    monkeypatch.setattr(steps, "CHUNK_VALUES", 3000)  # three images at once
     together = PolicyTransform(policy, seeded())(images)
     transform = PolicyTransform(policy, seeded())
     apart = torch.cat([transform(part) for part in images.split([1, 0, 4, 7])])
@@ -336,25 +337,26 @@ def test_noise_does_not_depend_on_the_rest_of_the_batch(images: torch.Tensor) ->
 def test_the_fast_path_of_large_images_means_the_same_pixels(images: torch.Tensor) -> None:
     policy = Stages(stages=(weighted(list(OPS)),) * 2)
     large = images.repeat(1, 1, 10, 10)
-    assert large[0].numel() > steps.CHUNK_VALUES // 2
+    assert large[0].numel() > steps.LARGE_VALUES
     alone = PolicyTransform(policy, seeded())(large)
     table = PolicyTransform(policy, seeded())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "CHUNK_VALUES", 2 * large.numel())
+        patch.setattr(steps, "LARGE_VALUES", large.numel())
         torch.testing.assert_close(table(large), alone, atol=1e-5, rtol=0)
 
 
 # Masks.
 
 
-@pytest.mark.parametrize("chunk", [1, steps.CHUNK_VALUES], ids=["one by one", "by op"])
+@pytest.mark.parametrize("large", [0, steps.LARGE_VALUES], ids=["one by one", "by op"])
 @pytest.mark.parametrize("geometry", [Geometry(), Geometry(sampling="once"), TORCHVISION], ids=["own", "once", "tv"])
-def test_masks_move_with_their_images(geometry: Geometry, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_move_with_their_images(geometry: Geometry, large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # An image that shows its own mask: where it is sampled at the nearest pixel, both stay one picture.
-    monkeypatch.setattr(steps, "CHUNK_VALUES", chunk)
+    monkeypatch.setattr(steps, "LARGE_VALUES", large)
+    monkeypatch.setattr(steps, "CHUNK_VALUES", 3000)  # three images at once
     masks = torch.randint(1, 5, (30, 16, 20), generator=seeded(2))
     pictures = (masks / 8)[:, None].expand(-1, 3, -1, -1).contiguous()
-    policy = CHAINS.model_copy(update={"geometry": replace(geometry, interpolation="nearest")})
+    policy = CHAINS.model_copy(update={"geometry": geometry.model_copy(update={"interpolation": "nearest"})})
     policy = policy.model_copy(update={"sub_policies": (SubPolicy(steps=MOVES), SubPolicy(steps=MOVES[:1]))})
     moved, moved_masks = PolicyTransform(policy, seeded())(pictures, masks, ignore_index=0)
     assert moved_masks.dtype == masks.dtype

@@ -148,6 +148,23 @@ ONE_FAULT = {
     "space: {ops: [3]}": f"space.ops[0]: {AN_OP}, got 3",
     "space: {ops: [{op: rotate, low: 0}]}": "space.ops[0].high: is required and not given",
     "space: {ops: []}": "space.ops: must not be empty, got []",
+    "space: {ops: [{op: invert, low: 0, high: 0, signed: true}]}": (
+        "space.ops[0].signed: the argument of invert has no sign"
+    ),
+    "space: {ops: [{op: color, low: -0.9, high: 0.9}]}": (
+        "space.ops[0].low: must be at least 0 factor less 1, got -0.9; its sign is drawn for each image"
+    ),
+    "space: {geometry: nearest}": (
+        "space.geometry: must be a mapping with keys such as interpolation, shear_about, whole_pixels, fill, sampling; "
+        "got 'nearest'"
+    ),
+    "space: {geometry: {interpolation: cubic}}": (
+        "space.geometry.interpolation: 'cubic' is not legal; legal: bilinear, nearest"
+    ),
+    "space: {geometry: {fill: [1, 2, 0]}}": "space.geometry.fill[1]: must be at most 1, got 2",
+    "space: {geometry: {fill: [0, 1]}}": (
+        "space.geometry.fill: must be one value or three: red, green, blue, got [0, 1]"
+    ),
     "space: {ops: {identity: }}": (
         "space.ops: must be a list of ops, or the name of an op space (das-image, das-image-contrast, "
         "aa, aa-torchvision, aa-paper, ra, ra-torchvision, ra-paper, trivial-wide), got "

@@ -16,6 +16,7 @@ from dastune.config.defaults import DATA_DEFAULTS
 from dastune.config.study import METHODS, Das, DasPaper
 from dastune.data.table import DATASETS
 from dastune.errors import UserError
+from dastune.ops.spaces import TORCHVISION, Geometry
 
 STUDIES = ["digits_noise", "cifar10_noise"]
 StudyFile = Callable[[str | bytes], Path]
@@ -266,3 +267,16 @@ def test_the_small_form_in_the_cifar10_studys_comments_loads() -> None:
     assert len(overrides) == 11
     assert study.resources.gpus == 0
     assert study.data.train_images == 4000
+
+
+def test_a_named_space_brings_its_geometry_and_signs(minimal: str, study_file: StudyFile) -> None:
+    named = load_study(study_file(minimal + "space: {ops: aa-paper}\n")).space
+    assert named.geometry == TORCHVISION
+    space = named.at_level(0)
+    assert space.geometry == TORCHVISION
+    assert {op.name: op.signed for op in space.ops}["rotate"]
+    color = next(op for op in space.ops if op.name == "color")
+    assert (color.low, color.high, color.signed) == (-0.9, 0.9, False)
+    stated = load_study(study_file(minimal + "space: {ops: aa-paper, geometry: {sampling: once}}\n")).space
+    assert stated.geometry == Geometry(sampling="once")
+    assert load_study(study_file(minimal + "space: {ops: [rotate]}\n")).space.geometry == Geometry()

@@ -13,7 +13,7 @@ from dastune.ops.table import OPS, Op
 
 ALL = tuple(OPS.values())
 GEOMETRIES = [
-    Geometry(interpolation, about, whole_pixels, fill)
+    Geometry(interpolation=interpolation, shear_about=about, whole_pixels=whole_pixels, fill=fill)
     for interpolation, about, whole_pixels, fill in itertools.product(
         get_args(Geometry.__annotations__["interpolation"]),
         get_args(Geometry.__annotations__["shear_about"]),

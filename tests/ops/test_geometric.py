@@ -110,8 +110,8 @@ def test_fill_comes_from_outside_and_changes_nothing_inside(
     fill: tuple[float, ...], interpolation: str, photos: torch.Tensor
 ) -> None:
     argument = torch.full((8,), 0.25)  # 14 pixels of 56
-    filled = geometric.move("translate_x", photos, argument, Geometry(interpolation, fill=fill))
-    black = geometric.move("translate_x", photos, argument, Geometry(interpolation))
+    filled = geometric.move("translate_x", photos, argument, Geometry(interpolation=interpolation, fill=fill))
+    black = geometric.move("translate_x", photos, argument, Geometry(interpolation=interpolation))
     expected = torch.tensor(fill)[:, None, None].expand(8, 3, 40, 14)
     torch.testing.assert_close(filled[..., :14], expected, atol=SAMPLING, rtol=0)
     torch.testing.assert_close(filled[..., 14:], black[..., 14:], atol=SAMPLING, rtol=0)
@@ -150,6 +150,36 @@ def test_nearest_keeps_class_numbers() -> None:
     filled = geometric.warp(masks, matrices, mode="nearest", fill=(255,))
     outside = geometric.warp(torch.ones_like(masks), matrices, mode="nearest") == 0
     assert torch.equal(filled, turned.masked_fill(outside, 255))
+
+
+@EXAMPLES
+@given(
+    size=st.tuples(st.integers(8, 40), st.integers(8, 40)),
+    x_px=st.one_of(st.integers(-45, 45), st.floats(-45, 45, width=32)),
+    y_px=st.one_of(st.integers(-45, 45), st.floats(-45, 45, width=32)),
+    fill=st.sampled_from([(0.0,), (0.5,), (0.1, 0.5, 1.0)]),
+)
+def test_shifting_one_image_is_warping_it(
+    size: tuple[int, int], x_px: float, y_px: float, fill: tuple[float, ...]
+) -> None:
+    height, width = size
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    before = image.clone()
+    matrices = torch.eye(3)[None].clone()
+    matrices[0, 0, 2], matrices[0, 1, 2] = -2 * x_px / width, -2 * y_px / height
+    shifted = geometric.shifted(image, x_px, y_px, fill)
+    # A ten thousandth of a pixel along each axis is taken for none.
+    torch.testing.assert_close(shifted, geometric.warp(image, matrices, fill=fill), atol=SAMPLING + 2e-4, rtol=0)
+    assert ((shifted >= 0) & (shifted <= 1 + 1e-6)).all()
+    assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize(("x_px", "y_px"), [(3, 0), (-3, 2), (0, -7), (56, 0), (0, -40), (-1000, 1000)])
+def test_shifting_by_whole_pixels_is_exact(x_px: int, y_px: int, photos: torch.Tensor) -> None:
+    shifted = geometric.shifted(photos[:1], x_px, y_px)
+    padded = torch.nn.functional.pad(photos[:1], (56, 56, 40, 40))
+    left, top = (min(max(side - pixels, 0), 2 * side) for side, pixels in ((56, x_px), (40, y_px)))
+    assert torch.equal(shifted, padded[..., top : top + 40, left : left + 56])
 
 
 def test_an_unknown_matrix_is_refused() -> None:

@@ -195,7 +195,7 @@ def test_nearest_sampling_has_the_arguments_gradient_of_bilinear(op: Op, photos:
     gradients = []
     for interpolation in ("bilinear", "nearest"):
         argument = torch.full((8,), middle(op), requires_grad=True)
-        moved = geometric.move(op.name, photos, argument, Geometry(interpolation))
+        moved = geometric.move(op.name, photos, argument, Geometry(interpolation=interpolation))
         gradients += torch.autograd.grad((moved * photos.flip(-1)).sum(), argument)
     torch.testing.assert_close(*gradients)
 

@@ -1,7 +1,5 @@
 """The named spaces: known ops, each once, within legal bounds, with their papers' ranges."""
 
-import dataclasses
-
 import pytest
 
 from dastune.ops.spaces import DASTUNE, SPACES, TORCHVISION, Geometry, OpSpace, RangedOp
@@ -91,5 +89,15 @@ def test_ranges_of_the_papers_are_as_printed(space: str) -> None:
 
 def test_a_geometry_is_a_value() -> None:
     assert Geometry() == DASTUNE
-    assert dataclasses.replace(TORCHVISION, interpolation="bilinear") != TORCHVISION
+    assert Geometry(interpolation="nearest", shear_about="corner", whole_pixels=True) == TORCHVISION != DASTUNE
     assert len({DASTUNE, TORCHVISION, Geometry(), Geometry(fill=(0.5,))}) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"zoom": 1}, {"interpolation": "bicubic"}, {"shear_about": "edge"}, {"fill": ()}, {"fill": (1.5,)}],
+    ids=str,
+)
+def test_a_geometry_refuses_what_it_cannot_be(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Geometry(**wrong)
