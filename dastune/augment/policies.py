@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dastune.augment.steps import DRAWS, SKIP, DrawnSteps, MaskedImages, StepTable, uniform_draws
 from dastune.policy.policy import Genotype, Policy, Stages, SubPolicies
@@ -60,7 +62,7 @@ class PolicyTransform:
             if masks_BHW is not None:
                 raise ValueError('a cell that blends images has no mask for them; give it node="sample"')
             return self._blend(images_BCHW, self.generator)
-        draws_BD = uniform_draws(len(images_BCHW), self._draw.draws, self.generator)
+        draws_BD = uniform_draws(len(images_BCHW), self._draw.draws, self.generator).numpy()
         batch = MaskedImages(images_BCHW, masks_BHW, ignore_index)
         batch = self._draw.table.run(batch, self._draw(draws_BD))
         return batch.images_BCHW if batch.masks_BHW is None else (batch.images_BCHW, batch.masks_BHW)
@@ -74,7 +76,7 @@ class _Stages:
         self.draws = len(policy.stages) * (1 + DRAWS)
         self._shares = [_shares([choice.weight for choice in stage]) for stage in policy.stages]
 
-    def __call__(self, draws_BD: torch.Tensor) -> list[DrawnSteps]:
+    def __call__(self, draws_BD: NDArray[np.float64]) -> list[DrawnSteps]:
         drawn, first = [], 0
         for draws_B5, shares_K in zip(_by_step(draws_BD, 1 + DRAWS), self._shares, strict=True):
             which_B = first + _drawn_index(shares_K, draws_B5[:, 0])
@@ -92,12 +94,11 @@ class _SubPolicies:
         self.draws = 1 + max(lengths) * DRAWS
         self._shares = _shares([sub.weight for sub in policy.sub_policies])
         # Row k holds the indices of sub-policy k's steps.
-        ends = torch.tensor(lengths).cumsum(0)
-        self._steps_KP = torch.full((len(lengths), max(lengths)), SKIP)
-        for steps_P, length, end in zip(self._steps_KP, lengths, ends.tolist(), strict=True):
-            steps_P[:length] = torch.arange(end - length, end)
+        self._steps_KP = np.full((len(lengths), max(lengths)), SKIP)
+        for steps_P, length, end in zip(self._steps_KP, lengths, np.cumsum(lengths), strict=True):
+            steps_P[:length] = np.arange(end - length, end)
 
-    def __call__(self, draws_BD: torch.Tensor) -> list[DrawnSteps]:
+    def __call__(self, draws_BD: NDArray[np.float64]) -> list[DrawnSteps]:
         which_BP = self._steps_KP[_drawn_index(self._shares, draws_BD[:, 0])]
         steps = zip(which_BP.T, _by_step(draws_BD[:, 1:], DRAWS), strict=True)
         return [self.table.drawn(which_B, draws_B4) for which_B, draws_B4 in steps]
@@ -111,30 +112,31 @@ class _Cell:
 
     def __call__(self, images_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         edges = sum(len(node) for node in self._policy.nodes)
-        draws_BD = uniform_draws(len(images_BCHW), edges * DRAWS, generator)
+        draws_BD = uniform_draws(len(images_BCHW), edges * DRAWS, generator).numpy()
         steps = iter(enumerate(_by_step(draws_BD, DRAWS)))
         states = [images_BCHW] * self._policy.inputs
         for node in self._policy.nodes:
             joined_BCHW = torch.zeros_like(images_BCHW)
             for edge in node:
                 index, draws_B4 = next(steps)
-                drawn = self._table.drawn(torch.full((len(images_BCHW),), index), draws_B4)
+                drawn = self._table.drawn(np.full(len(images_BCHW), index), draws_B4)
                 joined_BCHW += self._table.run(MaskedImages(states[edge.source]), [drawn]).images_BCHW
             states.append(joined_BCHW.div_(len(node)))
         return states[-1]
 
 
-def _by_step(draws_BD: torch.Tensor, per_step: int) -> tuple[torch.Tensor, ...]:
+def _by_step(draws_BD: NDArray[np.float64], per_step: int) -> list[NDArray[np.float64]]:
     """Return the numbers for each step, (B, per_step)."""
-    return tuple(draws_BD[:, at : at + per_step] for at in range(0, draws_BD.shape[1], per_step))
+    return [draws_BD[:, at : at + per_step] for at in range(0, draws_BD.shape[1], per_step)]
 
 
-def _shares(weights: Sequence[float]) -> torch.Tensor:
-    """Return the cumulative shares of the weights, float64; the last is 1."""
-    cumulative = torch.tensor(weights, dtype=torch.float64).cumsum(0)
-    return cumulative / cumulative[-1]
+def _shares(weights: Sequence[float]) -> NDArray[np.float64]:
+    """Return the cumulative shares of the weights; the last is 1."""
+    cumulative = np.cumsum(weights, dtype=np.float64)
+    shares: NDArray[np.float64] = cumulative / cumulative[-1]
+    return shares
 
 
-def _drawn_index(shares_K: torch.Tensor, draws_B: torch.Tensor) -> torch.Tensor:
-    """Return which of the shares numbers in [0, 1) fall into; int64."""
-    return torch.searchsorted(shares_K, draws_B.contiguous(), right=True)
+def _drawn_index(shares_K: NDArray[np.float64], draws_B: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return which of the shares numbers in [0, 1) fall into."""
+    return np.searchsorted(shares_K, draws_B, side="right")

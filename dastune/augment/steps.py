@@ -90,11 +90,12 @@ class MaskedImages:
 
 @dataclass(frozen=True)
 class DrawnSteps:
-    """What each image of a batch goes through at one step: op (an index, or SKIP), argument, seed; all on the CPU."""
+    """What each image of a batch goes through at one step: op (an index, or SKIP), physical argument, seed."""
 
+    # NumPy's, since it takes a fraction of torch's time for so few numbers.
     op_B: NDArray[np.int64]  # noqa: N815
-    argument_B: torch.Tensor  # noqa: N815
-    seed_B: torch.Tensor  # noqa: N815
+    argument_B: NDArray[np.float32]  # noqa: N815
+    seed_B: NDArray[np.int64]  # noqa: N815
 
 
 class StepTable:
@@ -106,22 +107,20 @@ class StepTable:
         names = {step.op for step in steps} - {"identity"}
         self._ops = sorted(names, key=lambda name: (not OPS[name].geometric, name))
         self._geometric = sum(OPS[name].geometric for name in names)
-        indices = [SKIP if step.op == "identity" else self._ops.index(step.op) for step in steps]
-        self._op_S = torch.tensor(indices, dtype=torch.int64)
-        self._low_S = torch.tensor([step.low for step in steps], dtype=torch.float64)
-        self._span_S = torch.tensor([step.high - step.low for step in steps], dtype=torch.float64)
-        self._signed_S = torch.tensor([step.signed for step in steps], dtype=torch.bool)
-        self._probability_S = torch.tensor([step.probability for step in steps], dtype=torch.float64)
+        self._op_S = np.array([SKIP if step.op == "identity" else self._ops.index(step.op) for step in steps])
+        self._low_S = np.array([step.low for step in steps])
+        self._span_S = np.array([step.high - step.low for step in steps])
+        self._signed_S = np.array([step.signed for step in steps], dtype=bool)
+        self._probability_S = np.array([step.probability for step in steps])
 
-    def drawn(self, which_B: torch.Tensor, draws_BD: torch.Tensor) -> DrawnSteps:
-        """Return what becomes of step `which_B[b]` (int64, or SKIP) for image b with its DRAWS numbers `draws_BD`."""
-        at_B = which_B.clamp(min=0)
-        magnitude_B, sign_B, coin_B, seed_B = draws_BD.unbind(1)
-        argument_B = self._low_S[at_B] + magnitude_B * self._span_S[at_B]
-        argument_B = torch.where(self._signed_S[at_B] & (sign_B < 0.5), -argument_B, argument_B)
-        applied_B = (which_B != SKIP) & (coin_B < self._probability_S[at_B])
-        op_B = torch.where(applied_B, self._op_S[at_B], SKIP)
-        return DrawnSteps(op_B.numpy(), argument_B.float(), seeds_of(seed_B))
+    def drawn(self, which_B: NDArray[np.int64], draws_BD: NDArray[np.float64]) -> DrawnSteps:
+        """Return what becomes of step `which_B[b]` (or SKIP) for image b with its DRAWS numbers `draws_BD[b]`."""
+        magnitude_B, sign_B, coin_B, seed_B = draws_BD.T
+        argument_B = self._low_S[which_B] + magnitude_B * self._span_S[which_B]
+        argument_B = np.where(self._signed_S[which_B] & (sign_B < 0.5), -argument_B, argument_B)
+        applied_B = (which_B != SKIP) & (coin_B < self._probability_S[which_B])
+        op_B = np.where(applied_B, self._op_S[which_B], SKIP)
+        return DrawnSteps(op_B, argument_B.astype(np.float32), (seed_B * 2.0**53).astype(np.int64))
 
     def apply(self, images_BCHW: torch.Tensor, which_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Send image b through step `which_B[b]` (SKIP: none), with its own magnitude, sign, coin and pixels.
@@ -131,7 +130,7 @@ class StepTable:
             which_B: int64 on the CPU.
             generator: on the CPU.
         """
-        drawn = self.drawn(which_B, uniform_draws(len(which_B), DRAWS, generator))
+        drawn = self.drawn(which_B.numpy(), uniform_draws(len(which_B), DRAWS, generator).numpy())
         return self.run(MaskedImages(images_BCHW), [drawn]).images_BCHW
 
     def run(self, batch: MaskedImages, sequence: Sequence[DrawnSteps]) -> MaskedImages:
@@ -145,69 +144,73 @@ class StepTable:
     def _passes(self, sequence: Sequence[DrawnSteps], count: int, size_HW: Sequence[int]) -> list["_Pass"]:
         """Plan the passes over the images: when each one is sampled, at which map, and which op follows."""
         passes = []
-        waits_B, pending_B33 = np.zeros(count, dtype=bool), _no_maps(count)  # maps not yet sampled
-        for drawn in sequence:
-            moves_B = (drawn.op_B != SKIP) & (drawn.op_B < self._geometric)
+        waits_B, pending_B33 = np.zeros(count, dtype=bool), np.tile(np.eye(3, dtype=np.float32), (count, 1, 1))
+        for drawn, map_B33 in zip(sequence, self._maps(sequence, count, size_HW), strict=True):
             changes_B = drawn.op_B >= self._geometric
-            op_B, map_B33 = np.where(changes_B, drawn.op_B, SKIP), self._maps(drawn, size_HW)
+            moves_B = (drawn.op_B != SKIP) & ~changes_B
+            op_B = np.where(changes_B, drawn.op_B, SKIP)
             if self.geometry.sampling == "each":
                 passes.append(_Pass(moves_B, map_B33, op_B, drawn.argument_B, drawn.seed_B))
                 continue
+            # Maps wait until an op follows that moves no pixels.
             samples_B = waits_B & changes_B
             passes.append(_Pass(samples_B, pending_B33, op_B, drawn.argument_B, drawn.seed_B))
-            pending_B33 = torch.where(torch.from_numpy(samples_B)[:, None, None], map_B33, pending_B33 @ map_B33)
+            pending_B33 = np.where(samples_B[:, None, None], map_B33, pending_B33 @ map_B33)
             waits_B = (waits_B & ~changes_B) | moves_B
         if waits_B.any():
-            none_B = np.full(count, SKIP)
-            passes.append(_Pass(waits_B, pending_B33, none_B, torch.zeros(count), torch.zeros(count).long()))
+            last = sequence[-1]
+            passes.append(_Pass(waits_B, pending_B33, np.full(count, SKIP), last.argument_B, last.seed_B))
         return passes
 
-    def _maps(self, drawn: DrawnSteps, size_HW: Sequence[int]) -> torch.Tensor:
-        """Return the geometric ops' maps (B, 3, 3); the identity for images that take another op."""
-        map_B33 = _no_maps(len(drawn.op_B))
-        for op, name in enumerate(self._ops[: self._geometric]):
-            rows = torch.from_numpy(np.flatnonzero(drawn.op_B == op))
-            if len(rows):
-                map_B33[rows] = geometric.matrix(name, drawn.argument_B[rows], size_HW, self.geometry)
-        return map_B33
+    def _maps(self, sequence: Sequence[DrawnSteps], count: int, size_HW: Sequence[int]) -> NDArray[np.float32]:
+        """Return the geometric ops' maps (S, B, 3, 3) of S steps; the identity where an image takes another op."""
+        arguments_5SB = np.zeros((len(geometric.GEOMETRIC), len(sequence), count), dtype=np.float32)
+        for step, drawn in enumerate(sequence):
+            for op, name in enumerate(self._ops[: self._geometric]):
+                row = geometric.GEOMETRIC.index(name)
+                np.copyto(arguments_5SB[row, step], drawn.argument_B, where=drawn.op_B == op)
+        maps = geometric.matrices(torch.from_numpy(arguments_5SB).flatten(1), size_HW, self.geometry)
+        maps_SB33: NDArray[np.float32] = maps.view(len(sequence), count, 3, 3).numpy()
+        return maps_SB33
 
     def _one_by_one(self, batch: MaskedImages, passes: Sequence["_Pass"]) -> MaskedImages:
         """Take each image through all passes before the next: what is large stays in the cache."""
         arrived = batch.empty_like()
+        drawn = [step.tensors(slice(None), batch.images_BCHW.device) for step in passes]
         for b in range(len(batch.images_BCHW)):
             row = slice(b, b + 1)
             image = batch[row]
-            for step in passes:
+            for step, tensors in zip(passes, drawn, strict=True):
                 samples, op = bool(step.samples_B[b]), int(step.op_B[b])
                 if samples or op != SKIP:
-                    image = self._through(image, samples, step.map_B33[row], op, step.argument_B[row], step.seed_B[row])
+                    image = self._through(image, samples, op, *(values[row] for values in tensors))
             arrived[row] = image
         return arrived
 
     def _by_op(self, batch: MaskedImages, passes: Sequence["_Pass"]) -> MaskedImages:
         """Take all images through a pass before the next, those to which the same happens together."""
-        device, arrived = batch.images_BCHW.device, batch.clone()
+        device = batch.images_BCHW.device
+        arrived = batch.empty_like() if passes else batch.clone()
         for step in passes:
             kind_B = 2 * step.op_B + step.samples_B
             order_B = np.argsort(kind_B, kind="stable")
-            map_B33, argument_B, seed_B = (
-                values[order_B].to(device, non_blocking=True) for values in (step.map_B33, step.argument_B, step.seed_B)
-            )
+            tensors = step.tensors(order_B, device)
             for kind, rows in _runs(kind_B[order_B], batch.images_BCHW):
-                op, samples = divmod(kind, 2)
+                (op, samples), images = divmod(kind, 2), order_B[rows]
                 if samples or op != SKIP:
-                    images = order_B[rows]
-                    arrived[images] = self._through(
-                        arrived[images], bool(samples), map_B33[rows], op, argument_B[rows], seed_B[rows]
-                    )
+                    changed = self._through(batch[images], bool(samples), op, *(values[rows] for values in tensors))
+                    arrived[images] = changed
+                elif batch is not arrived:
+                    arrived[images] = batch[images]
+            batch = arrived  # from the second pass on in place
         return arrived
 
     def _through(
         self,
         images: MaskedImages,
         samples: bool,
-        map_N33: torch.Tensor,
         op: int,
+        map_N33: torch.Tensor,
         argument_N: torch.Tensor,
         seed_N: torch.Tensor,
     ) -> MaskedImages:
@@ -225,15 +228,15 @@ class _Pass:
     """What happens to each image in one go: it is sampled at its map or not, then goes through an op or none (SKIP)."""
 
     samples_B: NDArray[np.bool_]  # noqa: N815
-    map_B33: torch.Tensor  # noqa: N815
+    map_B33: NDArray[np.float32]  # noqa: N815
     op_B: NDArray[np.int64]  # noqa: N815
-    argument_B: torch.Tensor  # noqa: N815
-    seed_B: torch.Tensor  # noqa: N815
+    argument_B: NDArray[np.float32]  # noqa: N815
+    seed_B: NDArray[np.int64]  # noqa: N815
 
-
-def _no_maps(count: int) -> torch.Tensor:
-    """Return maps that leave images where they are."""
-    return torch.eye(3).expand(count, 3, 3).clone()
+    def tensors(self, index: slice | NDArray[np.int64], device: torch.device) -> tuple[torch.Tensor, ...]:
+        """Return maps, arguments and seeds of the images `index` on a device."""
+        arrays = (self.map_B33, self.argument_B, self.seed_B)
+        return tuple(torch.from_numpy(array[index]).to(device, non_blocking=True) for array in arrays)
 
 
 def _runs(kind_B: NDArray[np.int64], images_BCHW: torch.Tensor) -> Iterator[tuple[int, slice]]:

@@ -22,6 +22,8 @@ from torch.nn.functional import grid_sample
 from dastune.ops.image_op import clamped, image_op
 from dastune.ops.spaces import DASTUNE, Geometry
 
+GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+
 
 def move(name: str, images_BCHW: torch.Tensor, argument_B: torch.Tensor, geometry: Geometry = DASTUNE) -> torch.Tensor:
     """Return the images after the geometric op `name`, sampled as `geometry` says."""
@@ -35,40 +37,43 @@ def matrix(name: str, argument_B: torch.Tensor, size_HW: Sequence[int], geometry
     Raises:
         ValueError: `name` is no geometric op.
     """
+    if name not in GEOMETRIC:
+        raise ValueError(f"{name!r} is no geometric op; they are {', '.join(GEOMETRIC)}")
+    none_B = torch.zeros_like(argument_B)
+    arguments_5B = torch.stack([argument_B if op == name else none_B for op in GEOMETRIC])
+    return matrices(arguments_5B, size_HW, geometry)
+
+
+def matrices(arguments_5B: torch.Tensor, size_HW: Sequence[int], geometry: Geometry = DASTUNE) -> torch.Tensor:
+    """Return the maps (B, 3, 3), output to input, of images of height and width `size_HW`, each with an op of its own.
+
+    Args:
+        arguments_5B: a row for each op of GEOMETRIC, 0 for the images that take another one.
+        size_HW: of the images, in pixels.
+        geometry: how they are sampled.
+    """
     height, width = size_HW
-    matrix_B33 = torch.eye(3, dtype=argument_B.dtype, device=argument_B.device).expand(len(argument_B), 3, 3).clone()
-    match name:
-        case "shear_x":
-            matrix_B33[:, 0, 1] = argument_B * (height / width)
-        case "shear_y":
-            matrix_B33[:, 1, 0] = argument_B * (width / height)
-        case "translate_x":
-            matrix_B33[:, 0, 2] = -2 * (_whole(argument_B, width) if geometry.whole_pixels else argument_B)
-        case "translate_y":
-            matrix_B33[:, 1, 2] = -2 * (_whole(argument_B, height) if geometry.whole_pixels else argument_B)
-        case "rotate":
-            angle_B = argument_B.deg2rad()
-            cosine_B, sine_B = angle_B.cos(), angle_B.sin()
-            matrix_B33[:, 0, 0] = cosine_B
-            matrix_B33[:, 0, 1] = sine_B * (-height / width)
-            matrix_B33[:, 1, 0] = sine_B * (width / height)
-            matrix_B33[:, 1, 1] = cosine_B
-        case _:
-            raise ValueError(
-                f"{name!r} is no geometric op; they are shear_x, shear_y, translate_x, translate_y, rotate"
-            )
-    if geometry.shear_about == "corner" and name.startswith("shear"):
-        # At the corner, (-1, -1), nothing moves.
-        matrix_B33[:, :2, 2] = matrix_B33[:, [0, 1], [1, 0]]
-    return matrix_B33
+    shear_x_B, shear_y_B, _, _, degrees_B = arguments_5B
+    moved_2B = arguments_5B[2:4]
+    if geometry.whole_pixels:
+        moved_2B = _whole(moved_2B, arguments_5B.new_tensor([[width], [height]]))
+    x_B, y_B = -2 * moved_2B
+    angle_B = degrees_B.deg2rad()
+    cosine_B, sine_B = angle_B.cos(), angle_B.sin()
+    x_of_y_B, y_of_x_B = (shear_x_B - sine_B) * (height / width), (shear_y_B + sine_B) * (width / height)
+    if geometry.shear_about == "corner":  # there, at (-1, -1), nothing moves
+        x_B, y_B = x_B + shear_x_B * (height / width), y_B + shear_y_B * (width / height)
+    none_B = torch.zeros_like(cosine_B)
+    rows = (cosine_B, x_of_y_B, x_B, y_of_x_B, cosine_B, y_B, none_B, none_B, none_B + 1)
+    return torch.stack(rows, 1).unflatten(1, (3, 3))  # type: ignore[no-untyped-call,no-any-return]
 
 
-def _whole(fraction_B: torch.Tensor, side: int) -> torch.Tensor:
-    """Return the fractions of `side` pixels cut to whole pixels, towards 0; straight-through gradient."""
-    pixels_B = fraction_B.detach() * side
+def _whole(fraction_2B: torch.Tensor, sides_21: torch.Tensor) -> torch.Tensor:
+    """Return the fractions of the sides, in pixels, cut to whole pixels, towards 0; straight-through gradient."""
+    pixels_2B = fraction_2B.detach() * sides_21
     # What is whole but for rounding is whole.
-    whole_B = (pixels_B + 2e-4 * pixels_B.sign()).trunc() / side
-    return fraction_B + (whole_B - fraction_B.detach())
+    whole_2B = pixels_2B.add_(2e-4 * pixels_2B.sign()).trunc_().div_(sides_21)
+    return fraction_2B + (whole_2B - fraction_2B.detach())
 
 
 def warp(
