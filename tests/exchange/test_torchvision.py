@@ -409,7 +409,9 @@ def test_torchvisions_fill_weighs_border_pixels_twice() -> None:
 
 
 GEOMETRIES = [
-    Geometry(interpolation, shear_about, whole_pixels, fill, sampling)
+    Geometry(
+        interpolation=interpolation, shear_about=shear_about, whole_pixels=whole_pixels, fill=fill, sampling=sampling
+    )
     for interpolation, shear_about, whole_pixels, fill, sampling in product(
         ("bilinear", "nearest"), ("centre", "corner"), (False, True), ((0.0,), (0.2, 0.5, 0.9)), ("each", "once")
     )
