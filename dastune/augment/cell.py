@@ -1,9 +1,10 @@
 """The cell of DAS as published: a DAG whose edges blend all candidate ops by softmax(tau)."""
 
+import numpy as np
 import torch
 
 from dastune import seeds
-from dastune.augment.steps import apply_op, seeds_of, uniform_draws
+from dastune.augment.steps import DRAWS, StepTable, apply_op, uniform_draws
 from dastune.policy.policy import Edge, Genotype
 from dastune.policy.space import SearchSpace
 
@@ -24,6 +25,7 @@ class Cell:
         self, space: SearchSpace, inputs: int, nodes: int, generator: torch.Generator, device: torch.device
     ) -> None:
         self.space = space
+        self._table = StepTable([op.over_range() for op in space.ops], space.geometry)
         self.inputs = inputs
         self.edges = tuple((node, source) for node in range(nodes) for source in range(inputs + node))
         self.nodes = nodes
@@ -79,14 +81,12 @@ class Cell:
         return blended_BCHW
 
     def _op(self, images_BCHW: torch.Tensor, index: int, draws: torch.Generator) -> torch.Tensor:
-        step, device = self.space.ops[index].over_range(), images_BCHW.device
-        magnitude_B, sign_B, seed_B = uniform_draws(len(images_BCHW), 3, draws).unbind(1)
-        argument_B = step.low + magnitude_B * (step.high - step.low)
-        if step.signed:
-            argument_B = torch.where(sign_B < 0.5, -argument_B, argument_B)
-        argument_B = argument_B.float().to(device, non_blocking=True)
-        seed_B = seeds_of(seed_B).to(device, non_blocking=True)
-        return apply_op(step.op, images_BCHW, argument_B, seed_B, self.space.geometry)
+        batch, device = len(images_BCHW), images_BCHW.device
+        drawn = self._table.drawn(np.full(batch, index), uniform_draws(batch, DRAWS, draws).numpy())
+        argument_B, seed_B = (
+            torch.from_numpy(values).to(device, non_blocking=True) for values in (drawn.argument_B, drawn.seed_B)
+        )
+        return apply_op(self.space.ops[index].name, images_BCHW, argument_B, seed_B, self.space.geometry)
 
     def genotype(self) -> Genotype:
         """Return the discrete cell: decided ops, the largest tau on undecided edges; two inputs a node at the most.

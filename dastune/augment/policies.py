@@ -25,13 +25,16 @@ class PolicyTransform:
     def __init__(self, policy: Policy, generator: torch.Generator) -> None:
         self.policy = policy
         self.generator = generator
-        if isinstance(policy, Genotype):
-            steps = [edge.step for edges in policy.nodes for edge in edges]
-            self._blend = _Cell(policy, StepTable(steps, policy.geometry)) if policy.blends else None
+        if isinstance(policy, Genotype) and not policy.blends:
             policy = policy.paths()
-        else:
-            self._blend = None
-        self._draw = _Stages(policy) if isinstance(policy, Stages) else _SubPolicies(policy)
+        self._draw: _Stages | _SubPolicies | _Cell
+        match policy:
+            case Stages():
+                self._draw = _Stages(policy)
+            case SubPolicies():
+                self._draw = _SubPolicies(policy)
+            case Genotype():
+                self._draw = _Cell(policy)
 
     @overload
     def __call__(self, images_BCHW: torch.Tensor) -> torch.Tensor: ...
@@ -46,26 +49,50 @@ class PolicyTransform:
         """Return the augmented batch, and the masks if there are any.
 
         Args:
-            images_BCHW: float32 in [0, 1], as is the result.
-            masks_BHW: class numbers. They go where geometric ops move the images, by nearest sampling; all other ops,
-                noise ops too, leave them.
+            images_BCHW: float32 in [0, 1], of 3 channels or 1, as is the result.
+            masks_BHW: class numbers below 2^24, of an integer type. They go where geometric ops move the images, by
+                nearest sampling; all other ops, noise ops too, leave them.
             ignore_index: what masks hold where an image has come from outside.
 
         Raises:
-            ValueError: masks of another size; or masks for a cell that blends, whose images have no single mask.
+            ValueError: images or masks of another type or shape, an ignore index that masks of this type cannot hold,
+                or masks for a cell that blends, whose images have no single mask.
         """
-        if masks_BHW is not None and masks_BHW.shape != (len(images_BCHW), *images_BCHW.shape[-2:]):
-            raise ValueError(
-                f"masks must be (B, H, W) as their images; got {tuple(masks_BHW.shape)} for {tuple(images_BCHW.shape)}"
-            )
-        if self._blend is not None:
+        _check_images(images_BCHW, len(self.policy.geometry.fill))
+        if masks_BHW is not None:
+            _check_masks(masks_BHW, images_BCHW, ignore_index)
+        if isinstance(self._draw, _Cell):
             if masks_BHW is not None:
                 raise ValueError('a cell that blends images has no mask for them; give it node="sample"')
-            return self._blend(images_BCHW, self.generator)
+            return self._draw.blended(images_BCHW, self.generator)
         draws_BD = uniform_draws(len(images_BCHW), self._draw.draws, self.generator).numpy()
         batch = MaskedImages(images_BCHW, masks_BHW, ignore_index)
         batch = self._draw.table.run(batch, self._draw(draws_BD))
         return batch.images_BCHW if batch.masks_BHW is None else (batch.images_BCHW, batch.masks_BHW)
+
+
+def _check_images(images_BCHW: torch.Tensor, fill_values: int) -> None:
+    if images_BCHW.ndim != 4 or not images_BCHW.is_floating_point() or images_BCHW.shape[1] not in (1, 3):
+        raise ValueError(
+            "images must be (B, C, H, W) with 1 or 3 channels, float32 in [0, 1] (8-bit images divided by 255); got "
+            f"{tuple(images_BCHW.shape)}, {images_BCHW.dtype}"
+        )
+    if fill_values not in (1, images_BCHW.shape[1]):
+        raise ValueError(
+            f"the policy's fill has {fill_values} values, and the images have {images_BCHW.shape[1]} channels"
+        )
+
+
+def _check_masks(masks_BHW: torch.Tensor, images_BCHW: torch.Tensor, ignore_index: int) -> None:
+    if masks_BHW.shape != (len(images_BCHW), *images_BCHW.shape[-2:]):
+        raise ValueError(
+            f"masks must be (B, H, W) as their images; got {tuple(masks_BHW.shape)} for {tuple(images_BCHW.shape)}"
+        )
+    if masks_BHW.is_floating_point() or masks_BHW.dtype == torch.bool:
+        raise ValueError(f"masks must be class numbers of an integer type; got {masks_BHW.dtype}")
+    held = torch.iinfo(masks_BHW.dtype)
+    if not held.min <= ignore_index <= held.max:
+        raise ValueError(f"ignore_index {ignore_index} does not fit masks of {masks_BHW.dtype}")
 
 
 class _Stages:
@@ -107,10 +134,11 @@ class _SubPolicies:
 class _Cell:
     """A Genotype that blends: a node is the mean of its edges."""
 
-    def __init__(self, policy: Genotype, table: StepTable) -> None:
-        self._policy, self._table = policy, table
+    def __init__(self, policy: Genotype) -> None:
+        self._policy = policy
+        self._table = StepTable([edge.step for edges in policy.nodes for edge in edges], policy.geometry)
 
-    def __call__(self, images_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def blended(self, images_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         edges = sum(len(node) for node in self._policy.nodes)
         draws_BD = uniform_draws(len(images_BCHW), edges * DRAWS, generator).numpy()
         steps = iter(enumerate(_by_step(draws_BD, DRAWS)))

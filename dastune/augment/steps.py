@@ -33,9 +33,9 @@ def uniform_draws(count: int, per_image: int, generator: torch.Generator) -> tor
     return torch.rand(count, per_image, generator=generator, dtype=torch.float64)
 
 
-def seeds_of(draws: torch.Tensor) -> torch.Tensor:
-    """Return the ops' seeds, int64, that numbers in [0, 1) stand for."""
-    return (draws * 2.0**53).long()
+def taken_alone(images_BCHW: torch.Tensor) -> bool:
+    """Return whether images of this size, on this device, go through a policy one by one."""
+    return images_BCHW.device.type == "cpu" and images_BCHW[:1].numel() > LARGE_VALUES
 
 
 def apply_op(
@@ -76,7 +76,8 @@ class MaskedImages:
 
     def warped(self, matrix_B33: torch.Tensor, geometry: Geometry) -> "MaskedImages":
         """Return the images moved by the matrices; masks move along, with the ignore index from outside."""
-        pixels = _translation_px(self.images_BCHW, matrix_B33, geometry)
+        # A large image is alone, whatever the batch, so which way it goes depends on its own map.
+        pixels = _translation_px(self.images_BCHW, matrix_B33, geometry) if taken_alone(self.images_BCHW) else None
         if pixels:
             images_BCHW = geometric.shifted(self.images_BCHW, *pixels, geometry.fill)
         else:
@@ -90,7 +91,7 @@ class MaskedImages:
 
 @dataclass(frozen=True)
 class DrawnSteps:
-    """What each image of a batch goes through at one step: op (an index, or SKIP), physical argument, seed."""
+    """What each image of a batch goes through at one step: op (its index, or SKIP), physical argument, seed."""
 
     # NumPy's, since it takes a fraction of torch's time for so few numbers.
     op_B: NDArray[np.int64]  # noqa: N815
@@ -137,9 +138,7 @@ class StepTable:
         """Send each image through its drawn steps, one after the other; the batch itself stays as it is."""
         images_BCHW = batch.images_BCHW
         passes = self._passes(sequence, len(images_BCHW), images_BCHW.shape[-2:])
-        if images_BCHW.device.type == "cpu" and images_BCHW[:1].numel() > LARGE_VALUES:
-            return self._one_by_one(batch, passes)
-        return self._by_op(batch, passes)
+        return self._one_by_one(batch, passes) if taken_alone(images_BCHW) else self._by_op(batch, passes)
 
     def _passes(self, sequence: Sequence[DrawnSteps], count: int, size_HW: Sequence[int]) -> list["_Pass"]:
         """Plan the passes over the images: when each one is sampled, at which map, and which op follows."""
@@ -254,9 +253,7 @@ def _runs(kind_B: NDArray[np.int64], images_BCHW: torch.Tensor) -> Iterator[tupl
 def _translation_px(
     images_BCHW: torch.Tensor, matrix_B33: torch.Tensor, geometry: Geometry
 ) -> tuple[float, float] | None:
-    """Return how far right and down a single image on a CPU is moved, or None for others and for other maps."""
-    if len(images_BCHW) != 1 or images_BCHW.device.type != "cpu":
-        return None
+    """Return how far right and down a map moves a single image, or None if it does something else."""
     height, width = images_BCHW.shape[-2:]
     (x_x, x_y, x), (y_x, y_y, y), _ = matrix_B33[0].tolist()
     if (x_x, x_y, y_x, y_y) != (1, 0, 0, 1):

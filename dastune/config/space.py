@@ -12,8 +12,6 @@ from dastune.ops.spaces import DASTUNE, SPACES, Geometry
 from dastune.ops.table import NOISE_LISTS, OPS, Op
 from dastune.policy.space import SearchSpace, SpaceOp
 
-# The largest value that an argument of this name can mean; none is below 0, and signs are drawn.
-_LARGEST = {"share": 1.0, "side": 1.0, "bits": 8.0, "threshold": 256 / 255}
 _AN_OP = "must be an op, such as rotate or rotate: {degrees: 20}"
 
 
@@ -60,11 +58,13 @@ def _given_range(op: Op, arguments: Any) -> tuple[float, float]:
 
 
 def _check_bound(op: Op, bound: float, *below: str, signed: bool) -> None:
-    largest = _LARGEST.get(op.argument)
+    smallest, largest = op.legal
     if bound < 0 and (signed or not op.signed):
         sign = "; its sign is drawn for each image" if signed else ""
         raise FieldError(f"must be at least 0 {op.unit}{sign}", *below)
-    if largest is not None and bound > largest:
+    if bound < smallest:
+        raise FieldError(f"must be at least {smallest:.4g} {op.unit}", *below)
+    if bound > largest:
         raise FieldError(f"must be at most {largest:.4g} {op.unit}", *below)
 
 

@@ -97,7 +97,10 @@ def patch_shuffle(images_BCHW: torch.Tensor, _argument_B: torch.Tensor, seed_B: 
 
 @image_op(clamp="straight-through")
 def heavy_blur(images_BCHW: torch.Tensor, sd_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """Blur by a Gaussian whose standard deviation is `sd_B` of the side; weights are normalised at the border."""
+    """Blur by a Gaussian whose standard deviation is `sd_B` of the side; weights are normalised at the border.
+
+    Below 1/1000 of the side the image stays.
+    """
     batch, channels, height, width = images_BCHW.shape
     across_BcHW = images_BCHW.flatten(1, 2) @ _blur(width, sd_B, images_BCHW).mT
     return _blur(height, sd_B, images_BCHW)[:, None] @ across_BcHW.view(batch, channels, height, width)
@@ -161,4 +164,4 @@ def _blur(side: int, sd_B: torch.Tensor, images_BCHW: torch.Tensor) -> torch.Ten
     """Return the matrices (B, side, side) that blur along one axis."""
     x_S = torch.arange(side, device=images_BCHW.device) / side
     distance_SS = x_S[:, None] - x_S
-    return (-0.5 * (distance_SS / sd_B[:, None, None]) ** 2).softmax(-1).to(images_BCHW.dtype)
+    return (-0.5 * (distance_SS / sd_B.clamp(min=1e-3)[:, None, None]) ** 2).softmax(-1).to(images_BCHW.dtype)

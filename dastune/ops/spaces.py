@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dastune.ops.table import OPS
 
-Grey = Annotated[float, Field(ge=0, le=1)]
+Grey = Annotated[float, Field(ge=0, le=1, strict=True)]
 
 
 class Geometry(BaseModel):
@@ -27,7 +27,7 @@ class Geometry(BaseModel):
     """Between pixels, or the nearest pixel."""
     shear_about: Literal["centre", "corner"] = "centre"
     """The point of the image that a shear leaves where it is: the centre, or the top left corner."""
-    whole_pixels: bool = False
+    whole_pixels: Annotated[bool, Field(strict=True)] = False
     """Whether translations are cut to whole pixels, towards 0."""
     fill: Annotated[tuple[Grey, ...], Field(min_length=1)] = (0.0,)
     """What comes from outside the image: one value in [0, 1] for all channels, or one for each."""

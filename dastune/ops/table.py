@@ -55,6 +55,11 @@ class Op:
     destroys: str = ""
 
     @property
+    def legal(self) -> tuple[float, float]:
+        """The smallest and the largest argument that mean anything."""
+        return _LEGAL.get(self.argument, (-1000.0, 1000.0))
+
+    @property
     def geometric(self) -> bool:
         """Whether the op moves pixels by an affine map (masks would have to move along)."""
         return self.module == "geometric"
@@ -68,6 +73,16 @@ class Op:
     def function(self) -> "OpFunction":
         """The op itself; the first use imports torch."""
         return cast("OpFunction", getattr(import_module(f"dastune.ops.{self.module}"), self.name))
+
+
+# By the argument's name. Beyond 1000 in whatever unit, no image is left, and float32 ends.
+_LEGAL = {
+    "share": (0.0, 1.0),
+    "side": (0.0, 1.0),
+    "bits": (0.0, 8.0),
+    "threshold": (0.0, 256 / 255),
+    "sd": (0.0, 1000.0),
+}
 
 
 def _noise(

@@ -6,7 +6,8 @@ that DAS returns) and `Genotype` (the discrete cell of DAS as published).
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -14,7 +15,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -30,6 +30,13 @@ FORMAT_VERSION = 2  # 1 had neither `signed` nor `geometry` nor `node`; their de
 SEMANTICS: Final = "dastune-1"
 
 
+MOST_PATHS = 10_000
+
+_Number = Annotated[float, Field(strict=True)]
+_Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+_Weight = Annotated[float, Field(ge=0, strict=True)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -43,29 +50,35 @@ class Step(_Frozen):
     """
 
     op: Annotated[str, Field(json_schema_extra={"enum": list(OPS)})]
-    low: float = 0.0
-    high: float = 0.0
-    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
-    signed: Annotated[bool, Field(json_schema_extra=lambda schema: schema.pop("default"))] = False
+    low: _Number = 0.0
+    high: _Number = 0.0
+    probability: _Share = 1.0
+    signed: Annotated[bool, Field(strict=True, json_schema_extra=lambda schema: schema.pop("default"))] = False
 
     @model_validator(mode="before")
     @classmethod
     def _with_its_sign(cls, fields: Any) -> Any:
-        if isinstance(fields, Mapping) and fields.get("op") in OPS:
-            return {"signed": OPS[fields["op"]].signed, **fields}
-        return fields
+        op = OPS.get(str(fields.get("op"))) if isinstance(fields, Mapping) else None
+        if op is None:
+            return fields
+        if op.argument and not fields.keys() & {"low", "high"}:
+            raise ValueError(f"{op.name} needs low and high, its {op.argument} ({op.unit})")
+        return {"signed": op.signed, **fields}
 
     @field_validator("op")
     @classmethod
     def _known(cls, op: str) -> str:
         if op not in OPS:
-            raise ValueError(f"{op!r} is no op; {nearest(op, OPS)}")
+            raise ValueError(f"{op[:60]!r} is no op; {nearest(op[:60], OPS)}")
         return op
 
     @model_validator(mode="after")
     def _ordered(self) -> "Step":
         if self.low > self.high:
             raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        least, most = OPS[self.op].legal
+        if self.low < least or self.high > most:
+            raise ValueError(f"{self.low:g} to {self.high:g} is not within {least:g} to {most:g} {OPS[self.op].unit}")
         if self.signed and not OPS[self.op].signed:
             raise ValueError(f"the argument of {self.op} has no sign; signed must be false")
         if self.signed and self.low < 0:
@@ -76,7 +89,7 @@ class Step(_Frozen):
 class Choice(_Frozen):
     """A step with its weight among the choices of its stage; weights are normalised when a step is drawn."""
 
-    weight: NonNegativeFloat
+    weight: _Weight
     step: Step
 
 
@@ -84,7 +97,15 @@ class SubPolicy(_Frozen):
     """Steps applied one after the other, with this sub-policy's weight among all."""
 
     steps: tuple[Step, ...]
-    weight: NonNegativeFloat = 1.0
+    weight: _Weight = 1.0
+
+
+def _check_weights(of: str, weights: Sequence[float]) -> None:
+    total = sum(weights)
+    if total <= 0:
+        raise ValueError(f"the weights of {of} sum to 0; at least one must be positive")
+    if total == math.inf:
+        raise ValueError(f"the weights of {of} sum to more than a number can hold")
 
 
 class SubPolicies(_Frozen):
@@ -96,8 +117,7 @@ class SubPolicies(_Frozen):
 
     @model_validator(mode="after")
     def _some_weight(self) -> "SubPolicies":
-        if sum(sub.weight for sub in self.sub_policies) <= 0:
-            raise ValueError("the weights of the sub-policies sum to 0; at least one must be positive")
+        _check_weights("the sub-policies", [sub.weight for sub in self.sub_policies])
         return self
 
 
@@ -111,15 +131,14 @@ class Stages(_Frozen):
     @model_validator(mode="after")
     def _some_weight(self) -> "Stages":
         for index, stage in enumerate(self.stages):
-            if sum(choice.weight for choice in stage) <= 0:
-                raise ValueError(f"the weights of stage {index} sum to 0; at least one must be positive")
+            _check_weights(f"stage {index}", [choice.weight for choice in stage])
         return self
 
 
 class Edge(_Frozen):
     """An edge of a cell: the state it reads (inputs first, then nodes in order) and the step on it."""
 
-    source: Annotated[int, Field(ge=0)]
+    source: Annotated[int, Field(ge=0, strict=True)]
     step: Step
 
 
@@ -134,7 +153,7 @@ class Genotype(_Frozen):
     kind: Literal["genotype"] = "genotype"
     geometry: Geometry = DASTUNE
     node: Literal["mean", "sample"] = "mean"
-    inputs: Annotated[int, Field(ge=1, le=2)] = 1
+    inputs: Annotated[int, Field(ge=1, le=2, strict=True)] = 1
     nodes: Annotated[tuple[Annotated[tuple[Edge, ...], Field(min_length=1)], ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -157,7 +176,15 @@ class Genotype(_Frozen):
 
         At each node a path comes in by any of the node's edges, equally likely. With `node="sample"` this is the same
         policy; with "mean" it draws between the images that the cell would average.
+
+        Raises:
+            UserError: there are more than MOST_PATHS.
         """
+        counts = [1] * self.inputs
+        for edges in self.nodes:
+            counts.append(sum(counts[edge.source] for edge in edges))
+        if max(counts) > MOST_PATHS:
+            raise UserError(f"the cell has {counts[-1]:.0e} paths; at most {MOST_PATHS:,} can be written out")
         ways: list[tuple[SubPolicy, ...]] = [(SubPolicy(steps=()),)] * self.inputs
         for edges in self.nodes:
             ways.append(
@@ -184,7 +211,7 @@ class PolicyFile(_Frozen):
     """
 
     format: Literal["dastune-policy"] = "dastune-policy"
-    version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION
+    version: Annotated[int, Field(ge=1, le=FORMAT_VERSION, strict=True)]
     semantics: Literal["dastune-1"] = "dastune-1"
     policy: Annotated[Policy, Field(discriminator="kind")]
     provenance: dict[str, Any] = {}
@@ -205,7 +232,8 @@ def policy_from_json(data: Mapping[str, Any]) -> Policy:
 
 def policy_text(policy: Policy, provenance: Mapping[str, Any]) -> str:
     """Return the text of a policy file."""
-    return PolicyFile(policy=policy, provenance=dict(provenance)).model_dump_json(indent=1)
+    file = PolicyFile(version=FORMAT_VERSION, policy=policy, provenance=dict(provenance))
+    return file.model_dump_json(indent=1)
 
 
 def policy_file_schema() -> dict[str, Any]:
@@ -228,7 +256,7 @@ def load_policy_file(path: str | Path) -> PolicyFile:
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_key_once)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a policy file") from error
     except (ValueError, RecursionError) as error:
@@ -237,13 +265,26 @@ def load_policy_file(path: str | Path) -> PolicyFile:
         raise UserError(f"{path}: is no policy file; its JSON must be a mapping with the format {FORMAT!r}")
     version, semantics = data.get("version"), data.get("semantics")
     if isinstance(version, int) and version > FORMAT_VERSION:
-        raise UserError(f"{path}: policy format {version} is newer than this dastune reads ({FORMAT_VERSION}); upgrade")
+        raise UserError(
+            f"{path}: policy format {str(version)[:20]} is newer than this dastune reads ({FORMAT_VERSION}); upgrade"
+        )
     if isinstance(semantics, str) and semantics != SEMANTICS:
-        raise UserError(f"{path}: its semantics {semantics!r} are unknown to this dastune ({SEMANTICS!r}); upgrade")
+        raise UserError(
+            f"{path}: its semantics {semantics[:60]!r} are unknown to this dastune ({SEMANTICS!r}); upgrade"
+        )
     try:
         return PolicyFile.model_validate(data)
     except ValidationError as error:
         raise UserError(f"{path}: {_first_fault(error)}; the file is damaged") from error
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:60]!r} is given twice")
+        found[key] = value
+    return found
 
 
 def _first_fault(error: ValidationError) -> str:
@@ -251,7 +292,7 @@ def _first_fault(error: ValidationError) -> str:
     first = error.errors()[0]
     kinds = ("sub_policies", "stages", "genotype")  # after "policy", pydantic names the kind, which is no key
     location = [part for index, part in enumerate(first["loc"]) if not (index == 1 and part in kinds)]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in location).removeprefix(".")
     if first["type"] == "missing":
         return f"{where} is missing"
     if first["type"] == "extra_forbidden":
@@ -260,6 +301,11 @@ def _first_fault(error: ValidationError) -> str:
         return f"{where}.kind must be one of {', '.join(kinds)}"
     message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"].partition(",")[0]
     return f"{where}: {message.replace('Input should', 'must')}"
+
+
+def _key(part: str) -> str:
+    """Return a key of a file as it can be printed."""
+    return part if part.isidentifier() and len(part) <= 60 else repr(part[:60])
 
 
 def op_shares(policy: Policy) -> dict[str, float]:

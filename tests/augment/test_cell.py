@@ -69,7 +69,7 @@ def test_ops_on_an_edge_draw_an_argument_for_each_image(space_of: SpaceOf, image
     weights = torch.softmax(cell.tau_EK[0], 0)
     expected = torch.zeros_like(images)
     for weight, name in zip(weights, names, strict=True):
-        magnitudes, signs, seeds = torch.rand(len(images), 3, generator=draws, dtype=torch.float64).T
+        magnitudes, signs, _, seeds = torch.rand(len(images), 4, generator=draws, dtype=torch.float64).T
         low, high = sorted((OPS[name].low, OPS[name].high))
         arguments = low + magnitudes * (high - low)
         if OPS[name].signed:

@@ -1,5 +1,6 @@
 """Policies as transforms, against a reference that takes one image at a time."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -177,7 +178,7 @@ def counts(values: torch.Tensor, *expected: float) -> list[int]:
 def test_ops_of_a_stage_are_drawn_in_proportion_to_their_weights_and_signs_evenly() -> None:
     choices = (("identity", 1.0), ("invert", 3.0), ("brightness", 4.0))
     steps = {"brightness": HALF}
-    stage = tuple(Choice(weight=w, step=steps.get(name, Step(op=name))) for name, w in choices)
+    stage = tuple(Choice(weight=w, step=steps[name] if name in steps else Step(op=name)) for name, w in choices)
     found = counts(greys(Stages(stages=(stage,))), 0.25, 0.75, 0.125, 0.375)
     assert chisquare(found, [750, 2250, 1500, 1500]).pvalue > 0.001
 
@@ -373,7 +374,52 @@ def test_colour_and_noise_leave_masks_and_images_come_out_as_without(images: tor
     assert torch.equal(augmented, PolicyTransform(policy, seeded())(images))
 
 
+@pytest.mark.parametrize("side", [40, 200])
+def test_where_a_large_image_is_shifted_does_not_depend_on_its_batch(side: int) -> None:
+    # On 8-bit images a step at a grey level makes a visible difference of any difference in rounding.
+    photos = (torch.rand(4, 3, side, side, generator=seeded()) * 255).round() / 255
+    steps = (over_range("translate_x"), Step(op="solarize", low=200 / 255, high=200 / 255))
+    for geometry in (Geometry(), Geometry(whole_pixels=True), TORCHVISION):
+        policy = SubPolicies(sub_policies=(SubPolicy(steps=steps),), geometry=geometry)
+        transform = PolicyTransform(policy, seeded(1))
+        apart = torch.cat([transform(photo[None]) for photo in photos])
+        assert torch.equal(apart, PolicyTransform(policy, seeded(1))(photos))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_masks_of_every_integer_type_keep_their_classes(dtype: torch.dtype, images: torch.Tensor) -> None:
+    masks = (torch.arange(12 * 16 * 20).view(12, 16, 20) % 100).to(dtype)
+    moved = PolicyTransform(SubPolicies(sub_policies=(SubPolicy(steps=MOVES),)), seeded())(images, masks, 101)[1]
+    assert moved.dtype == dtype
+    assert set(moved.unique().tolist()) <= {*range(100), 101}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images: (images * 255).byte(), "float32 in .0, 1. .8-bit images divided by 255.; got"),
+        (lambda images: images[0], "images must be"),
+        (lambda images: images.repeat(1, 2, 1, 1), "1 or 3 channels"),
+        (lambda images: images[:, :1], "fill has 3 values, and the images have 1 channels"),
+    ],
+)
+def test_images_that_a_policy_cannot_mean_are_refused(
+    change: Callable[[torch.Tensor], torch.Tensor], message: str, images: torch.Tensor
+) -> None:
+    policy = CHAINS.model_copy(update={"geometry": Geometry(fill=(0.1, 0.2, 0.3))})
+    with pytest.raises(ValueError, match=message):
+        PolicyTransform(policy, seeded())(change(images))
+
+
 def test_masks_that_do_not_fit_are_refused(images: torch.Tensor) -> None:
+    for masks, index, message in (
+        (torch.zeros(12, 16, 20).to(torch.int8), 255, "ignore_index 255 does not fit"),
+        (torch.zeros(12, 16, 20).byte(), -100, "ignore_index -100 does not fit"),
+        (torch.zeros(12, 16, 20), 255, "integer type"),
+        (torch.zeros(12, 16, 20).bool(), 0, "integer type"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PolicyTransform(STAGES, seeded())(images, masks, index)
     with pytest.raises(ValueError, match=r"masks must be \(B, H, W\)"):
         PolicyTransform(STAGES, seeded())(images, torch.zeros(12, 1, 16, 20))
     with pytest.raises(ValueError, match=r'node="sample"'):
@@ -385,3 +431,18 @@ def test_a_cell_that_samples_is_its_paths(images: torch.Tensor) -> None:
     assert torch.equal(PolicyTransform(sampled, seeded())(images), PolicyTransform(GENOTYPE.paths(), seeded())(images))
     masks = torch.zeros(12, 16, 20).long()
     assert PolicyTransform(sampled, seeded())(images, masks)[1].shape == masks.shape
+
+
+def test_a_deep_cell_that_blends_needs_no_list_of_its_paths(images: torch.Tensor) -> None:
+    edges = [tuple(Edge(source=i, step=Step(op=op)) for op in ("invert", "identity")) for i in range(40)]
+    blended = PolicyTransform(Genotype(nodes=tuple(edges)), seeded())(images)
+    torch.testing.assert_close(blended, torch.full_like(images, 0.5))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_masks_and_geometries_do_not_wait_for_the_device(geometry: Geometry, pretend_cuda: torch.device) -> None:
+    policy = CHAINS.model_copy(update={"geometry": geometry})
+    images, masks = torch.empty(40, 3, 8, 9, device=pretend_cuda), torch.empty(40, 8, 9, device=pretend_cuda).long()
+    moved, moved_masks = PolicyTransform(policy, seeded())(images, masks)
+    assert moved.device.type == moved_masks.device.type == "cuda"
+    assert moved_masks.dtype == torch.int64

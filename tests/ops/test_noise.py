@@ -234,3 +234,9 @@ def test_a_seed_means_the_same_pixels_as_ever(name: str) -> None:
     argument = torch.tensor([0.5 if name == "cutout" else OPS[name].low])
     changed = OPS[name].function(RAMP, argument, torch.tensor([123456789012345]))[0, 0]
     assert torch.cat([changed[0, :4], changed[-1, -3:]]).tolist() == pytest.approx(SAME_PIXELS[name], abs=2e-5)
+
+
+def test_a_blur_of_no_width_leaves_the_image() -> None:
+    images = random_images(2, 9, 12)
+    blurred = noise.heavy_blur(images, torch.tensor([0.0, 1e-9]), torch.zeros(2, dtype=torch.int64))
+    torch.testing.assert_close(blurred, images, atol=1e-6, rtol=0)

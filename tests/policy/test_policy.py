@@ -43,8 +43,10 @@ weights = st.floats(0.1, 10)
 
 @st.composite
 def steps(draw: st.DrawFn) -> Step:
-    low, high = sorted((draw(st.floats(0, 30)), draw(st.floats(0, 30))))
-    return Step(op=draw(st.sampled_from(list(OPS))), low=low, high=high, probability=draw(shares))
+    op = OPS[draw(st.sampled_from(list(OPS)))]
+    least, most = max(op.legal[0], 0.0), min(op.legal[1], 30.0)
+    low, high = sorted((draw(st.floats(least, most)), draw(st.floats(least, most))))
+    return Step(op=op.name, low=low, high=high, probability=draw(shares))
 
 
 @st.composite
@@ -163,7 +165,7 @@ def test_noise_mass_of_plain_policies() -> None:
     [
         (lambda: Step(op="rotat"), "'rotat' is no op; did you mean 'rotate'"),
         (lambda: Step(op="rotate", low=2, high=1), "low 2 is above high 1"),
-        (lambda: Step(op="rotate", probability=1.5), "less than or equal to 1"),
+        (lambda: Step(op="rotate", high=30, probability=1.5), "less than or equal to 1"),
         (lambda: Step(op="rotate", low=float("nan")), "finite"),
         (lambda: SubPolicies(sub_policies=()), "at least 1 item"),
         (lambda: SubPolicies(sub_policies=(SubPolicy(steps=(), weight=0),)), "at least one must be positive"),
@@ -261,7 +263,7 @@ def test_a_step_has_a_sign_where_its_op_has_one_unless_it_says_otherwise() -> No
     assert not Step(op="posterize", low=4, high=8).signed
     assert not Step(op="brightness", low=-0.9, high=0.9, signed=False).signed
     for fields, message in (
-        ({"op": "posterize", "signed": True}, "has no sign"),
+        ({"op": "posterize", "low": 4, "high": 8, "signed": True}, "has no sign"),
         ({"op": "rotate", "low": -3, "high": 3}, "below 0"),
     ):
         with pytest.raises(ValidationError, match=message):
@@ -277,6 +279,64 @@ def test_policies_of_another_geometry_are_other_policies() -> None:
     for geometry in ({"fill": ()}, {"fill": (1.5,)}, {"interpolation": "cubic"}, {"shear": 1}):
         with pytest.raises(ValidationError):
             Stages.model_validate({"geometry": geometry})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"op": "posterize", "low": 4, "high": 9}, "4 to 9 is not within 0 to 8 bits of 8"),
+        ({"op": "salt_and_pepper", "low": -0.1, "high": 0.5}, "not within 0 to 1 of pixels"),
+        ({"op": "brightness", "low": 0, "high": 1e300}, "not within -1000 to 1000"),
+        ({"op": "posterize"}, r"posterize needs low and high, its bits \(bits of 8\)"),
+        ({"op": "rotate", "low": "3", "high": 5}, "low\n.*valid number"),
+        ({"op": "rotate", "low": True, "high": 5}, "low\n.*valid number"),
+        ({"op": "rotate", "high": 5, "signed": "no"}, "signed\n.*valid boolean"),
+        ({"op": ["rotate"], "high": 5}, "op\n.*valid string"),
+        ({"op": {}}, "op\n.*valid string"),
+        ({"op": "x" * 100_000}, "'x{60}' is no op"),
+    ],
+)
+def test_arguments_are_numbers_that_mean_something(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message) as caught:
+        Step.model_validate(fields)
+    assert len(str(caught.value)) < 1200
+
+
+def test_weights_that_no_number_can_sum_are_refused() -> None:
+    subs = tuple(SubPolicy(steps=(), weight=1e308) for _ in range(3))
+    with pytest.raises(ValidationError, match="more than a number can hold"):
+        SubPolicies(sub_policies=subs)
+
+
+def test_a_cell_of_too_many_paths_is_refused_at_once() -> None:
+    node = (Edge(source=0, step=ROTATE), Edge(source=0, step=NOISE))
+    nodes = [node, *(tuple(Edge(source=i, step=edge.step) for edge in node) for i in range(1, 60))]
+    with pytest.raises(UserError, match=r"has 1e\+18 paths; at most 10,000"):
+        Genotype(nodes=tuple(nodes)).paths()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": "dastune-policy", "version": 99, "version": 2}', "the key 'version' is given twice"),
+        ('{"format": "dastune-policy", "version": %s}' % ("9" * 4000), "policy format 99999999999999999999 is newer"),
+        ('{"format": "dastune-policy", "policy": {"kind": "stages"}}', "version is missing"),
+        (
+            '{"format": "dastune-policy", "version": true, "policy": {"kind": "stages"}}',
+            "version: must be a valid integer",
+        ),
+        (
+            '{"format": "dastune-policy", "version": 2, "policy": {"kind": "stages"}, "\\u001b[31m": 1}',
+            r"'\\x1b\[31m' is no key of the format",
+        ),
+    ],
+)
+def test_files_that_mislead_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_policy(path)
+    assert len(str(caught.value)) < 300
 
 
 def test_files_of_version_1_are_read_as_they_were_meant(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def make_study(
         write_atomic(folder.study, STUDY)
         write_atomic(folder.env, json.dumps({"python": "3.11", "versions": {"numpy": "2.<i>"}, "devices": ["cpu"]}))
         policy = Stages(
-            stages=((Choice(weight=3, step=Step(op="rotate")), Choice(weight=1, step=Step(op="pixel_shuffle"))),)
+            stages=(
+                (Choice(weight=3, step=Step(op="rotate", high=30)), Choice(weight=1, step=Step(op="pixel_shuffle"))),
+            )
         )
         for method in methods:
             for level in levels:
