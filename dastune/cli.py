@@ -1,12 +1,15 @@
 """The command line: plan, run, resume, report, policy, ui, doctor. Imports little, so that --help is quick."""
 
+import os
 import sys
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dastune.errors import UserError
+from dastune.errors import UserError, printable
 from dastune.exchange.table import FORMATS
 
 if TYPE_CHECKING:
@@ -40,10 +43,15 @@ AddressOption = Annotated[
 PolicyArgument = Annotated[
     Path, typer.Argument(metavar="POLICY", help="A policy file, such as runs/digits_noise/policies/das-n0-s0.json.")
 ]
-_FORMS = "|".join(FORMATS)
-_EXPORTS = "; ".join(f"{name}: {form.form}" for name, form in FORMATS.items())
-_SOURCES = "; ".join(f"{name}: {form.sources}" for name, form in FORMATS.items())
+_FORMS = f"One of {', '.join(FORMATS)}."
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output if there is one.")]
+
+
+def _listed(lead: str, about: Mapping[str, str]) -> str:
+    """Return a help text with a line, or some, about each of several names; brackets as they are, not as markup."""
+    width = max(map(len, about)) + 2
+    lines = [textwrap.fill(f"{name:<{width}}{text}", 78, subsequent_indent=" " * width) for name, text in about.items()]
+    return f"{lead}\n\n\b\n" + "\n".join(lines).replace("[", "\\[")
 
 
 @app.command()
@@ -111,7 +119,8 @@ def show(
         str | None, typer.Option("--data-dir", help="Folder of the data set, as data.root of a study.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="The picture, a .png; default: POLICY.png in this folder.")
+        Path | None,
+        typer.Option("--output", help="The picture, a .png, made anew; default: POLICY.png in this folder."),
     ] = None,
     images: Annotated[int, typer.Option("--images", min=1, max=16, help="Rows of the picture.")] = 4,
     draws: Annotated[int, typer.Option("--draws", min=1, max=16, help="Draws of the policy for each image.")] = 8,
@@ -120,22 +129,27 @@ def show(
     """Print a policy in words, and make a picture of what it does to images."""
     from dastune import policy_commands
 
-    for line in policy_commands.shown(policy):
-        typer.echo(line)
+    lines = policy_commands.shown(policy)
     picture = output or Path(f"{policy.stem}.png")
-    replaced = " (replaced)" if picture.exists() else ""
+    replaced = " (replaced)" if os.path.exists(picture) else ""  # noqa: PTH110  Path.exists raises for long names
     policy_commands.draw(policy, picture, data, data_dir, images, draws, seed)
-    typer.echo(f"picture: {picture}{replaced}")
+    for line in [*lines, f"picture: {printable(str(picture))}{replaced}"]:
+        typer.echo(line)
 
 
-@policies.command("export")
+@policies.command(
+    "export",
+    help=_listed(
+        "Write a policy in the form of another library; what that cannot express is told by name.\n\nThe forms:",
+        {name: form.form for name, form in FORMATS.items()},
+    ),
+)
 def export_policy(
     policy: PolicyArgument,
-    to: Annotated[str, typer.Option("--to", metavar=_FORMS, help=f"What to make. {_EXPORTS}.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORM", help=_FORMS)],
     output: Annotated[Path | None, typer.Option("--output", help="The file; default: standard output.")] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write a policy in the form of another library; what that cannot express is told by name."""
     from dastune import policy_commands
 
     text, note = policy_commands.export(policy, to)
@@ -144,10 +158,17 @@ def export_policy(
     _hand_over(text, output, overwrite)
 
 
-@policies.command("import")
+@policies.command(
+    "import",
+    help=_listed(
+        "Make a policy file of a policy of another library; what it cannot mean is told by name.\n\n"
+        "What SOURCE is, by the form that --from says:",
+        {name: form.sources for name, form in FORMATS.items()},
+    ),
+)
 def import_policy(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A file, or the text itself, such as cifar10.")],
-    form: Annotated[str, typer.Option("--from", metavar=_FORMS, help=f"What SOURCE is. {_SOURCES}.")],
+    form: Annotated[str, typer.Option("--from", metavar="FORM", help=_FORMS)],
     output: Annotated[Path | None, typer.Option("--output", help="The policy file; default: standard output.")] = None,
     image_size: Annotated[
         str | None,
@@ -158,7 +179,6 @@ def import_policy(
     ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Make a policy file of a policy of another library; what it cannot mean is told by name."""
     from dastune import policy_commands
 
     options: dict[str, Any] = {"grey_cutout": True} if grey_cutout else {}
@@ -175,7 +195,7 @@ def _hand_over(text: str, output: Path | None, overwrite: bool) -> None:
     from dastune import policy_commands
 
     policy_commands.write_new(output, text, overwrite)
-    typer.echo(f"wrote {output}", err=True)
+    typer.echo(f"wrote {printable(str(output))}", err=True)
 
 
 @app.command()
@@ -184,8 +204,6 @@ def ui(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on loopback.")] = 5000,
 ) -> None:
     """Open the MLflow UI on a study's records, on loopback."""
-    import os
-
     from dastune.config import load_study
     from dastune.folder import StudyFolder
     from dastune.tracking import ui_command, ui_environment

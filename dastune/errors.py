@@ -1,7 +1,10 @@
 """What a user is told when the input is at fault."""
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+MOST_SHOWN = 60  # characters of a name or a value in a message
 
 
 class UserError(Exception):
@@ -19,7 +22,34 @@ def nearest(word: str, legal: Iterable[str]) -> str:
     "did you mean 'rand_augment'?"
     """
     names = {name.lower(): name for name in sorted(legal)}
-    close = get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    close = get_close_matches(word[: 10 * MOST_SHOWN].lower(), names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {names[close[0]]!r}?"
     return "legal: " + ", ".join(names.values())
+
+
+def printable(text: str) -> str:
+    r"""Return a text for the terminal: control characters as Python writes them.
+
+    >>> printable("a\x1b[31m")
+    'a\\x1b[31m'
+    """
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def shortened(value: object, most: int = MOST_SHOWN) -> str:
+    """Return a name, or a value as Python writes it, for a message: at most `most` characters, all printable.
+
+    >>> shortened("x" * 9, most=6)
+    'xxx...'
+    """
+    text = value[: most + 1] if isinstance(value, str) else _written(value)
+    text = printable(text)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _written(value: object) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes out no whole number of more than 4300 digits
+        return "a number of thousands of digits"

@@ -1,5 +1,6 @@
 """What `dastune policy show`, `export` and `import` do, as functions that print nothing."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dastune.data.table import DATASETS
-from dastune.errors import UserError, nearest
+from dastune.errors import UserError, nearest, printable, shortened
 from dastune.exchange.table import FORMATS, export_text, import_policy
 from dastune.folder import write_atomic
 from dastune.policy.policy import Genotype, Policy, load_policy, load_policy_file, noise_mass, policy_text
-from dastune.report.policy_text import policy_lines, printable, summary_lines
+from dastune.report.policy_text import policy_lines, summary_lines
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,8 @@ def draw(path: str | Path, output: Path, data: str, data_dir: str | None, images
         UserError: there is no such policy file or data, or `output` cannot be written.
     """
     if output.suffix.lower() != ".png":
-        raise UserError(f"{output}: a picture is a .png; write {output.with_suffix('.png')}")
+        name = shortened(str(output), MOST_SHOWN)
+        raise UserError(f"{name}: a picture is a .png; write {name.removesuffix(output.suffix)}.png")
     policy = load_policy(path)
     if len(policy.geometry.fill) not in (1, 3):
         raise UserError(
@@ -95,8 +97,8 @@ def imported(source: str, form: str, options: Mapping[str, Any]) -> str:
 
 def write_new(path: Path, text: str, overwrite: bool) -> None:
     """Write a file atomically. Raises UserError if it cannot be written, or exists already unless `overwrite`."""
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists already; --overwrite replaces it")
+    if os.path.exists(path) and not overwrite:  # noqa: PTH110  Path.exists raises for names that are too long
+        raise UserError(f"{printable(str(path))} exists already; --overwrite replaces it")
     _write(path, lambda: write_atomic(path, text))
 
 
@@ -105,7 +107,9 @@ def image_size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
     size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if 0 in size:
-        raise UserError(f"--image-size {text!r} must be the side in pixels, such as 32, or height x width: 224x320")
+        raise UserError(
+            f"--image-size '{shortened(text)}' must be the side in pixels, such as 32, or height x width: 224x320"
+        )
     return size
 
 
@@ -113,26 +117,28 @@ def _write(path: Path, write: Callable[[], None]) -> None:
     try:
         write()
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); give another --output") from error
+        name = shortened(str(path), most=200)
+        raise UserError(f"{name}: cannot be written ({error.strerror}); give another --output") from error
 
 
 def _read(source: str) -> tuple[str, str]:
     """Return the text that `source` is, or that the file of this name holds, and where it is from."""
+    shown = shortened(source, most=MOST_SHOWN)
     try:
         path = Path(source)
         if not path.is_file():
             if path.suffix in (".json", ".py", ".txt", ".yaml") and "\n" not in source:
-                raise UserError(f"{source}: there is no such file")
+                raise UserError(f"{shown}: there is no such file")
             return source, source.strip()[:MOST_SHOWN]
         if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{source}: is larger than {MOST_BYTES:,} bytes; no policy is")
+            raise UserError(f"{shown}: is larger than {MOST_BYTES:,} bytes; no policy is")
         return path.read_text(encoding="utf-8"), source
     except UnicodeDecodeError as error:
-        raise UserError(f"{source}: is no text in UTF-8 ({error.reason})") from error
+        raise UserError(f"{shown}: is no text in UTF-8 ({error.reason})") from error
     except OSError as error:  # also of a text that is too long for the name of a file
         if len(source) > MOST_SHOWN:
             return source, source.strip()[:MOST_SHOWN]
-        raise UserError(f"{source}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{shown}: cannot be read ({error.strerror})") from error
 
 
 def _photographs(images: int) -> "torch.Tensor":
@@ -142,7 +148,7 @@ def _photographs(images: int) -> "torch.Tensor":
 
     photos = torch.stack([torch.tensor(photo[:426]) for photo in load_sample_images().images])
     halved = photos.view(2, 213, 2, 320, 2, 3).float().mean((2, 4)).round().to(torch.uint8).permute(0, 3, 1, 2)
-    corners = [(0, 108), (108, 108), (108, 4), (108, 212), (0, 4), (0, 212)]
+    corners = [(0, 108), (108, 108), (108, 4), (108, 212), (0, 4), (0, 212), (54, 56), (54, 160)]
     patches = [photo[:, y : y + PATCH_PX, x : x + PATCH_PX] for y, x in corners for photo in halved]
     if images > len(patches):
         raise UserError(f"--images {images}: there are {len(patches)} patches of photographs; --data has more images")
@@ -152,14 +158,14 @@ def _photographs(images: int) -> "torch.Tensor":
 def _dataset(name: str, folder: str | None, images: int, seed: int) -> "torch.Tensor":
     """Return training images (images, 3, H, W), uint8, of a data set."""
     if name not in DATASETS:
-        raise UserError(f"--data {name!r} is no data set; {nearest(name, [PHOTOGRAPHS, *DATASETS])}")
+        raise UserError(f"--data '{shortened(name)}' is no data set; {nearest(name, [PHOTOGRAPHS, *DATASETS])}")
     import numpy as np
     import torch
 
     entry = DATASETS[name]
     loader = getattr(import_module(f"dastune.data.{entry.module}"), entry.function)
     if folder is not None and "root" not in signature(loader).parameters:
-        raise UserError(f"--data-dir {folder}: {name} comes with its library, and is read from no folder")
+        raise UserError(f"--data-dir {shortened(folder)}: {name} comes with its library, and is read from no folder")
     try:
         dataset = entry.load(**({} if folder is None else {"root": folder}))
     except UserError as error:

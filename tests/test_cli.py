@@ -154,6 +154,14 @@ def test_a_policy_is_imported_shown_and_exported(tmp_path: Path) -> None:
     assert json.loads(piped.stdout) == json.loads(LIST)
 
 
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_helps_have_the_whole_examples(columns: str, tmp_path: Path) -> None:
+    lines = dastune("policy", "import", "--help", cwd=tmp_path, COLUMNS=columns).stdout.split()
+    assert "rand_augment_transform('rand-m9-n2', {'interpolation': 0})" in " ".join(lines)
+    assert "a list of sub-policies of [name, probability, level]" in " ".join(lines)
+    assert "…" not in "".join(lines)
+
+
 def test_what_is_exported_to_a_file_is_what_is_printed(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(policy_text(Stages(), {}))
     command = ["policy", "export", "p.json", "--to", "published"]
@@ -180,6 +188,10 @@ def test_a_cell_that_averages_is_exported_with_a_word_on_standard_error(tmp_path
         (["show", "p.json", "--output", "p.jpg"], "write p.png"),
         (["show", "p.json", "--data", "cifar11"], "did you mean 'cifar10'?"),
         (["show", "p.json", "--images", "0"], "--images"),
+        (["show", "p.json", "--output", f"{'x' * 300}.png"], "File name too long"),
+        (["export", "p.json", "--to", "torchvision", "--output", "x" * 300], "constant"),
+        (["import", "cifar10", "--from", "torchvision", "--output", "x" * 300], "File name too long"),
+        (["import", "cifar10", "--from", "x" * 9999], "is no form of policies"),
         (["export", "p.json", "--to", "timmm"], "did you mean 'timm'?"),
         (["export", "p.json", "--to", "published", "--output", "x"], "constant (weight 1 in stage 0)"),
         (["import", "cifar11", "--from", "torchvision", "--output", "x"], "did you mean 'cifar10'?"),
@@ -194,4 +206,6 @@ def test_faults_of_policies_are_one_message(arguments: list[str], message: str, 
     (tmp_path / "bad.json").write_text("{")
     result = dastune("policy", *arguments, cwd=tmp_path)
     assert message in " ".join(fault(result).split())
+    assert len(result.stderr) < 2000
+    assert result.stdout == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "p.json"]

@@ -65,9 +65,10 @@ def test_every_kind_has_words_and_a_picture(kind: str, policy_file: Any, tmp_pat
 
 def test_a_picture_shows_the_images_and_the_draws(policy_file: Any, tmp_path: Path) -> None:
     path = policy_file(Stages(stages=((Choice(weight=1, step=INVERT),),)))
-    rows = policy_commands._augmented(policy_commands._photographs(12), load_policy(path), draws=2, seed=0).numpy()
-    assert rows.shape == (12, 3, 104, 104, 3)
+    rows = policy_commands._augmented(policy_commands._photographs(16), load_policy(path), draws=2, seed=0).numpy()
+    assert rows.shape == (16, 3, 104, 104, 3)
     assert np.array_equal(rows[:, 1], 255 - rows[:, 0])
+    assert len({row.tobytes() for row in rows[:, 0]}) == 16
     china = load_sample_images().images[0][:426].reshape(213, 2, 320, 2, 3).mean((1, 3))
     assert np.abs(rows[0, 0] - china[:104, 108:212]).max() <= 0.5
 
@@ -97,7 +98,11 @@ def test_long_policies_are_shortened_in_pictures_only(policy_file: Any) -> None:
         ({"output": Path("x.pdf")}, "x.pdf: a picture is a .png; write x.png"),
         ({"data": "digit"}, "--data 'digit' is no data set; did you mean 'digits'?"),
         ({"data_dir": "here", "data": "digits"}, "digits comes with its library"),
-        ({"images": 13}, "there are 12 patches of photographs"),
+        ({"images": 17}, "there are 16 patches of photographs"),
+        ({"output": Path("x" * 300 + ".png")}, "x...: cannot be written (File name too long)"),
+        ({"output": Path("x" * 999 + ".jpg")}, "x...: a picture is a .png"),
+        ({"output": Path()}, "a picture is a .png"),
+        ({"data": "\x1b" * 999}, "--data '\\x1b"),
         ({"output": Path("/dev/null/x.png")}, "/dev/null/x.png: cannot be written"),
     ],
 )
@@ -168,7 +173,7 @@ def test_a_cell_that_averages_is_exported_with_a_note(policy_file: Any) -> None:
     [
         ("missing.json", "missing.json: there is no such file"),
         ("deep/missing.py", "there is no such file"),
-        ("[" * 5000, "lists 5000 deep"),
+        ("[" * 5000, "lists 5,000 deep"),
         ("x\0y", "is no list"),
         ("é" * 300, "is no list"),
         (".", "is no list"),
@@ -203,6 +208,8 @@ def test_files_are_replaced_only_where_that_is_asked_for(tmp_path: Path) -> None
     assert path.read_text() == "two"
     with pytest.raises(UserError, match="cannot be written"):
         policy_commands.write_new(path / "below", "three", overwrite=False)
+    with pytest.raises(UserError, match=r"x\.\.\.: cannot be written \(File name too long\); give another --output"):
+        policy_commands.write_new(tmp_path / ("x" * 300), "four", overwrite=False)
 
 
 @pytest.mark.parametrize(("text", "size"), [("32", (32, 32)), ("224x320", (224, 320))])

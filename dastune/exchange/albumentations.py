@@ -20,9 +20,10 @@ from importlib import import_module
 from itertools import product
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from dastune.errors import UserError
+from dastune.errors import UserError, shortened
+from dastune.exchange.literals import MOST_SUB_POLICIES
 from dastune.exchange.refusals import Refusals
-from dastune.exchange.steps import geometric_ops_can_meet, happens, steps_that_happen, whole_bits
+from dastune.exchange.steps import geometric_ops_can_meet, happens, inverting_share, steps_that_happen, whole_bits
 from dastune.ops.spaces import DASTUNE, Geometry
 from dastune.ops.table import OPS
 from dastune.policy.policy import Choice, Genotype, Policy, Stages, Step, SubPolicies, SubPolicy
@@ -95,9 +96,7 @@ def _refusal(step: Step, geometry: Geometry) -> str:
             return "Affine moves by whole pixels only; with whole_pixels in the policy's geometry it does the same"
         case "shear_x" | "shear_y" if geometry.shear_about == "corner" and len(geometry.fill) > 1:
             return "about the corner, CropAndPad must pad, and it pads with one value for all channels"
-        case "solarize" if lowest < 0:
-            return f"the threshold {lowest:g} is below 0"
-        case "posterize" if round(lowest) < 1 or round(step.high) > 8:
+        case "posterize" if round(lowest) < 1:
             return f"{step.low:g} to {step.high:g} bits are not 1 to 8"
         case "color" | "contrast" | "brightness" if lowest < -1:
             return f"the factor {1 + lowest:g} is below 0"
@@ -109,7 +108,10 @@ def _stages(policy: Stages) -> list[Node]:
     for stage in policy.stages:
         total = sum(choice.weight for choice in stage)
         nodes += _one_of(
-            pair for choice in stage for pair in _drawn(choice.step, policy.geometry, choice.weight / total)
+            pair
+            for choice in stage
+            if choice.weight > 0
+            for pair in _drawn(choice.step, policy.geometry, choice.weight / total)
         )
     return nodes
 
@@ -117,9 +119,9 @@ def _stages(policy: Stages) -> list[Node]:
 def _sub_policies(policy: SubPolicies) -> list[Node]:
     total = sum(sub.weight for sub in policy.sub_policies)
     paths = []
-    for sub in policy.sub_policies:
+    for sub in (sub for sub in policy.sub_policies if sub.weight > 0):
         nodes = [node for step in sub.steps for node in _one_of(_drawn(step, policy.geometry, 1.0))]
-        if nodes and sub.weight > 0:
+        if nodes:
             paths.append(_node("Sequential", sub.weight / total, transforms=nodes))
     if len(paths) == 1 and paths[0]["p"] == 1:
         return list(paths[0]["transforms"])
@@ -148,9 +150,8 @@ def _ranges(step: Step) -> list[tuple[float, float, float]]:
     ranges = [(1.0, step.low, step.high)]
     if step.op == "posterize":  # 8 bits are all
         ranges = [(share, bits, bits) for bits, share in whole_bits(step.low, step.high).items() if bits < 8]
-    if step.op == "solarize":  # above 1, nothing is inverted, and Solarize takes no such threshold
-        inside = 1.0 if step.high <= 1 else max(1 - step.low, 0) / (step.high - step.low or 1)
-        ranges = [(inside, min(step.low, 1.0), min(step.high, 1.0))]
+    if step.op == "solarize":
+        ranges = [(inverting_share(step), min(step.low, 1.0), min(step.high, 1.0))]
     if step.signed and step.low == 0:
         ranges = [(1.0, -step.high, step.high)]
     elif step.signed:
@@ -243,24 +244,30 @@ def _serialised(source: Any) -> Node:
     if isinstance(source, str):
         try:
             source = json.loads(source)
-        except ValueError as error:
-            raise UserError(f"the text is no JSON ({error}); give what albumentations.save writes") from error
+        except (ValueError, RecursionError, MemoryError) as error:
+            why = shortened(str(error), most=200)
+            raise UserError(f"the text is no JSON ({why}); give what albumentations.save writes") from error
     try:
         data = source if isinstance(source, Mapping) else library.to_dict(source)
-        strange = sorted(set(_classes(data["transform"])) - _READ)
-    except (AttributeError, KeyError, NotImplementedError, TypeError) as error:
+        nodes = list(_nodes(data["transform"]))
+        strange = sorted({node[_CLASS] for node in nodes} - _READ)
+        idle = [node for node in nodes if node[_CLASS] == "OneOf" and not any(map(_p, node["transforms"]))]
+    except (AttributeError, KeyError, NotImplementedError, TypeError, RecursionError) as error:
         raise UserError(
             "this is no transform of albumentations; give one, or what albumentations.save writes"
         ) from error
     refusals = _refusals()
     for name in strange:
         refusals.add(name, f"only these are read: {', '.join(sorted(_READ))}")
+    if idle:
+        refusals.add("OneOf", "it has no transform whose p is above 0")
     refusals.check()
     try:
         with warnings.catch_warnings(action="error"):  # it warns of parameters that it does not know
             return _complete(data["transform"])
-    except (ArithmeticError, KeyError, TypeError, ValueError, Warning) as error:
-        raise UserError(f"albumentations cannot read these transforms: {error}") from error
+    except (ArithmeticError, KeyError, TypeError, ValueError, RecursionError, Warning) as error:
+        why = shortened(" ".join(str(error).split()), most=400)
+        raise UserError(f"albumentations cannot read these transforms: {why}") from error
 
 
 def _refusals() -> Refusals:
@@ -269,10 +276,15 @@ def _refusals() -> Refusals:
     )
 
 
-def _classes(node: Mapping[str, Any]) -> Iterator[str]:
-    yield node[_CLASS]
+def _nodes(node: Node) -> Iterator[Node]:
+    yield node
     for part in node.get("transforms", ()):
-        yield from _classes(part)
+        yield from _nodes(part)
+
+
+def _p(node: Node) -> float:
+    p: float = node.get("p", 0.5)  # albumentations' default
+    return p
 
 
 class _Reading:
@@ -303,17 +315,24 @@ class _Reading:
 
     def sub_policies(self, node: Node) -> SubPolicies:
         """Return the sub-policies of which `node`, a OneOf, draws one."""
+        paths = [(p, self._path(path)) for p, path in _shares(node)]
+        count = sum(math.prod(map(len, path)) for _, path in paths)
+        if count > MOST_SUB_POLICIES:
+            raise UserError(
+                f"the transforms would be {shortened(count)} sub-policies, one for each way through the OneOfs of a "
+                f"Sequential, and at most {MOST_SUB_POLICIES:,} are written; take some OneOfs out"
+            )
         found = [
             SubPolicy(weight=round(p * share, _WEIGHT_DIGITS), steps=steps)
-            for p, path in _shares(node)
-            for share, steps in self._paths(path)
+            for p, path in paths
+            for share, steps in _ways(path)
             if steps
         ]
         idle = [SubPolicy(weight=p, steps=()) for p, _ in _idle(sub.weight for sub in found)]
         return SubPolicies(sub_policies=(*found, *idle))
 
-    def _paths(self, node: Node) -> Iterator[tuple[float, tuple[Step, ...]]]:
-        """Yield the sequences of steps that `node` is, each with its share: several where a step is one of several."""
+    def _path(self, node: Node) -> list[list[tuple[float, Step]]]:
+        """Return the steps that `node` goes through: at each place one of several, each with its share."""
         each = []
         for part in node["transforms"] if _is_path(node) else [node | {"p": 1.0}]:
             steps = self._steps(part)
@@ -322,8 +341,7 @@ class _Reading:
                 each.append([(1.0, step.model_copy(update={"probability": p}))])
             else:
                 each.append([*steps, *_idle(p for p, _ in steps)])
-        for way in product(*each):
-            yield math.prod(p for p, _ in way), tuple(step for _, step in way if happens(step))
+        return each
 
     def _steps(self, node: Node) -> list[tuple[float, Step]]:
         """Return the steps of which `node` is one, each with its probability; the rest of 1 is nothing."""
@@ -344,6 +362,12 @@ class _Reading:
                 self._seen["shear_about"].add(geometry.shear_about)
             self._whole_pixels |= op.startswith("translate")
         return (op, low, high) if not other else ("identity", 0.0, 0.0)
+
+
+def _ways(path: list[list[tuple[float, Step]]]) -> Iterator[tuple[float, tuple[Step, ...]]]:
+    """Yield the sequences of steps that take one at each place, each with its share."""
+    for way in product(*path):
+        yield math.prod(p for p, _ in way), tuple(step for _, step in way if happens(step))
 
 
 def _guess(node: Node) -> tuple[str, float, float, Geometry]:

@@ -14,18 +14,17 @@ A list that is read keeps kornia's magnitudes: a shear's is an angle (0.3 stands
 range is cut into pieces of at most 0.1 in slope, and "contrast" multiplies pixels, which is dastune's brightness.
 """
 
-import ast
 import inspect
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, product
 from typing import Any, TypeAlias
 
-from dastune.errors import UserError, nearest
+from dastune.errors import UserError, nearest, shortened
+from dastune.exchange.literals import MOST_SUB_POLICIES, literal
 from dastune.exchange.refusals import Refusals
-from dastune.exchange.steps import geometric_ops_can_meet, happens, steps_that_happen
+from dastune.exchange.steps import geometric_ops_can_meet, happens, inverting_share, steps_that_happen
 from dastune.ops.spaces import Geometry
 from dastune.ops.table import OPS
 from dastune.policy.policy import Genotype, Policy, Stages, Step, SubPolicies, SubPolicy
@@ -188,9 +187,9 @@ def _call(policy: Policy) -> _Call:
     plain = policy.paths() if isinstance(policy, Genotype) else policy
     drawn: list[_Paths]
     if isinstance(plain, Stages):
-        drawn = [[(choice.weight, (choice.step,)) for choice in stage] for stage in plain.stages]
+        drawn = [[(choice.weight, (choice.step,)) for choice in stage if choice.weight > 0] for stage in plain.stages]
     else:
-        drawn = [[(sub.weight, sub.steps) for sub in plain.sub_policies]]
+        drawn = [[(sub.weight, sub.steps) for sub in plain.sub_policies if sub.weight > 0]]
     return _Call("ImageSequential", tuple(call for paths in drawn for call in _one_of(paths, policy.geometry)))
 
 
@@ -200,7 +199,7 @@ def _one_of(paths: _Paths, geometry: Geometry) -> Iterator[_Call]:
     shares, calls = [], []
     for weight, steps in paths:
         operations = tuple(_drawn(step, geometry, weight / total) for step in steps if happens(step))
-        if weight > 0 and operations:
+        if operations:
             shares.append(round(weight / total, 12))
             calls.append(_Call("PolicySequential", operations))
     if calls:
@@ -232,10 +231,6 @@ def _refusal(step: Step) -> str:
             return f"{largest:g} degrees are more than 360"
         case "translate_x" | "translate_y" if largest > 1:
             return f"{largest:g} of the side is more than 1"
-        case "solarize" if lowest < 0:
-            return f"the threshold {lowest:g} is below 0"
-        case "posterize" if lowest < 0 or step.high > 8:
-            return f"{step.low:g} to {step.high:g} bits are not 0 to 8"
         case "color" | "contrast" | "brightness" | "sharpness" if lowest < -1:
             return f"the factor {1 + lowest:g} is below 0"
     return "noise ops, which destroy an image on purpose, are not exported" if OPS[step.op].noise else ""
@@ -255,9 +250,7 @@ def _drawn(step: Step, geometry: Geometry, share: float) -> _Call:
         case "posterize":
             return _Call("Drawn", (_Call("RandomPosterize", (ends,), p),))
         case "solarize":
-            # Above 1, nothing is inverted, and kornia takes no such threshold.
-            inside = 1.0 if step.high <= 1 else max(1 - step.low, 0) / (step.high - step.low or 1)
-            p = {"p": round(p["p"] * inside, 12)}
+            p = {"p": round(p["p"] * inverting_share(step), 12)}
             return _Call("Drawn", (_Call("RandomSolarize", (tuple(min(end, 1.0) for end in ends), (0.0, 0.0)), p),))
         case "color" | "contrast" | "brightness" | "sharpness":
             return _enhanced(step.op, ends, bool(signs), p)
@@ -305,6 +298,10 @@ _RANGES = {  # at the lower end of bin 0 and the upper end of the last bin
 }
 _WITHOUT_MAGNITUDE = ("auto_contrast", "equalize", "invert")
 _LISTS = ("cifar10", "imagenet", "svhn")
+_FORM = (
+    'it must be one such as [[("rotate", 0.4, 9), ("invert", 0.2, None)], ...], with a name, a probability in 0 .. 1 '
+    "and a magnitude bin in each entry"
+)
 
 
 def imported(source: Any) -> SubPolicies:
@@ -318,43 +315,44 @@ def imported(source: Any) -> SubPolicies:
         UserError: names all that a policy cannot express; or this is no such list.
     """
     refusals = Refusals("kornia's list cannot be read as a policy", "Take these out of the list and read it again.")
-    sub_policies = []
-    for index, entries in enumerate(_policy_list(source)):
-        steps = [_steps(entry, refusals, f"sub-policy {index}") for entry in entries]
-        for way in product(*filter(None, steps)):
-            weight = math.prod(share for share, _ in way)
-            sub_policies.append(SubPolicy(weight=weight, steps=tuple(step for _, step in way)))
+    drawn = [
+        list(filter(None, (_steps(entry, refusals, f"sub-policy {index}") for entry in entries)))
+        for index, entries in enumerate(_policy_list(source))
+    ]
     refusals.check()
-    return SubPolicies(sub_policies=tuple(sub_policies))
+    count = sum(math.prod(map(len, steps)) for steps in drawn)
+    if count > MOST_SUB_POLICIES:
+        raise UserError(
+            f"the list would be {shortened(count)} sub-policies, since shears are cut into ranges of slope; at most "
+            f"{MOST_SUB_POLICIES:,} are written. Take shears out of its longest sub-policies"
+        )
+    ways = (way for steps in drawn for way in product(*steps))
+    return SubPolicies(
+        sub_policies=tuple(
+            SubPolicy(weight=math.prod(share for share, _ in way), steps=tuple(step for _, step in way)) for way in ways
+        )
+    )
 
 
 def _policy_list(source: Any) -> list[list[tuple[str, float, Any]]]:
     """Return the list that `source` stands for, checked for its form."""
+    source = source.strip() if isinstance(source, str) else source
     if isinstance(source, str) and source in _LISTS:
         return list(getattr(autoaugment, f"{source}_policy"))
-    entries = _literal(source.strip()) if isinstance(source, str) else source
+    entries = _literal(source) if isinstance(source, str) else source
     if not _is_list(entries) or not entries or not all(_is_list(sub) and all(map(_is_entry, sub)) for sub in entries):
-        raise UserError(
-            'this is no list for kornia\'s AutoAugment; it must be one such as [[("rotate", 0.4, 9), '
-            '("invert", 0.2, None)], ...], with a name, a probability in 0 .. 1 and a magnitude bin in each entry'
-        )
+        raise UserError(f"this is no list for kornia's AutoAugment; {_FORM}")
     return list(entries)
 
 
 def _literal(text: str) -> Any:
     if text.startswith(("RandAugment", "TrivialAugment")):
         told = "; ".join(f"{name}: {why}" for name, why in _UNREAD.items())
-        raise UserError(f"kornia's {text.partition('(')[0]} cannot be read, because of some of its operations: {told}")
+        name = shortened(text.partition("(")[0])
+        raise UserError(f"kornia's {name} cannot be read, because of some of its operations: {told}")
     if text.isidentifier():
-        raise UserError(f"kornia's AutoAugment has no policy {text!r}; {nearest(text, _LISTS)}")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise UserError(f"the text is neither a Python nor a JSON literal ({error})") from error
+        raise UserError(f"kornia's AutoAugment has no policy '{shortened(text)}'; {nearest(text, _LISTS)}")
+    return literal(text, _FORM)
 
 
 def _is_list(value: Any) -> bool:
@@ -365,7 +363,8 @@ def _is_entry(value: Any) -> bool:
     if not _is_list(value) or len(value) != 3:
         return False
     name, probability, _ = value
-    return isinstance(name, str) and isinstance(probability, int | float) and 0 <= probability <= 1
+    is_number = isinstance(probability, int | float) and not isinstance(probability, bool)
+    return isinstance(name, str) and is_number and 0 <= probability <= 1
 
 
 def _steps(entry: tuple[str, float, Any], refusals: Refusals, where: str) -> list[tuple[float, Step]]:
@@ -379,7 +378,7 @@ def _steps(entry: tuple[str, float, Any], refusals: Refusals, where: str) -> lis
         refusals.add(name, _UNREAD.get(name, f"is no operation of AutoAugment; {nearest(name, _known())}"), where)
         return []
     if not isinstance(magnitude, int) or not 0 <= magnitude < _BINS:
-        refusals.add(name, f"its bin must be a whole number in 0 .. {_BINS - 1}, and is {magnitude!r}", where)
+        refusals.add(name, f"its bin must be a whole number in 0 .. {_BINS - 1}, and is {shortened(magnitude)}", where)
         return []
     first, last = _RANGES[name]
     low, high = (round(first + (last - first) * edge / _BINS, 12) for edge in (magnitude, magnitude + 1))

@@ -5,16 +5,16 @@ al., ECCV 2020) repeats: levels in [0, 1], PIL's ops on 8 bits, the nearest pixe
 black from outside. One sub-policy is drawn for an image, all equally likely. dastune's ops are within 2/255 of PIL's.
 """
 
-import ast
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate, product
+from itertools import product
 from typing import Any, TypeAlias
 
-from dastune.errors import UserError, nearest
+from dastune.errors import UserError, nearest, shortened
+from dastune.exchange.literals import MOST_SUB_POLICIES, literal
 from dastune.exchange.pil import check
 from dastune.exchange.refusals import Refusals
 from dastune.exchange.steps import happens, whole_bits
@@ -23,14 +23,14 @@ from dastune.ops.table import OPS
 from dastune.policy.policy import Genotype, Policy, Stages, Step, SubPolicies, SubPolicy
 
 GEOMETRY = Geometry(interpolation="nearest", shear_about="corner")
-MOST_SUB_POLICIES = 10_000
-MOST_TEXT = 1_000_000  # characters
-DEPTH = 3  # of lists: sub-policies, their ops, [name, probability, level]
 
 Entry: TypeAlias = tuple[str, float, float]  # name, probability, level
 Case: TypeAlias = tuple[Entry, ...]  # a sub-policy
 
-_EXAMPLE = """; such as [[["Invert", 0.1, 0.2], ["Contrast", 0.9, 0.8]], [["Rotate", 0.5, 0.6]]]"""
+_FORM = (
+    f"a published policy is a list of 1 to {MOST_SUB_POLICIES:,} sub-policies, such as "
+    '[[["Invert", 0.1, 0.2], ["Contrast", 0.9, 0.8]], [["Rotate", 0.5, 0.6]]]'
+)
 _REMEDY = "dastune reads only what it can apply alike."
 
 
@@ -122,42 +122,28 @@ def imported(source: str | Sequence[Any], grey_cutout: bool = False) -> SubPolic
     Raises:
         UserError: names all that is no published list, or that a policy cannot mean.
     """
-    data = _parsed(source) if isinstance(source, str) else source
+    data = literal(source, _FORM) if isinstance(source, str) else source
     if not isinstance(data, list | tuple) or not 0 < len(data) <= MOST_SUB_POLICIES:
-        raise UserError(f"a published policy is a list of 1 to {MOST_SUB_POLICIES:,} sub-policies{_EXAMPLE}")
+        raise UserError(f"'{shortened(source)}' is no such list; {_FORM}")
     refusals = Refusals("the list cannot be read as a policy", _REMEDY)
     rows = _ROWS | ({"Cutout": _CUTOUT} if grey_cutout else {})
     subs = []
     for index, entries in enumerate(data):
+        place = f"sub-policy {index}"
         if not isinstance(entries, list | tuple):
-            refusals.add(repr(entries)[:40], f"a sub-policy is a list of ops{_EXAMPLE}", f"sub-policy {index}")
+            refusals.add(shortened(entries), "a sub-policy is a list of ops [name, probability, level]", place)
             continue
-        steps = [_step(entry, rows, refusals, f"sub-policy {index}") for entry in entries]
+        steps = [_step(entry, rows, refusals, place) for entry in entries]
         subs.append(SubPolicy(steps=tuple(filter(happens, steps))))
     refusals.check()
     return SubPolicies(sub_policies=tuple(subs), geometry=GEOMETRY)
-
-
-def _parsed(text: str) -> Any:
-    """Return the data of JSON or of a Python literal."""
-    if len(text) > MOST_TEXT:
-        raise UserError(f"the text has {len(text):,} characters; a published policy has at most {MOST_TEXT:,}")
-    depth = max(accumulate((character in "[({") - (character in "])}") for character in text), default=0)
-    if depth > DEPTH:
-        raise UserError(f"the text has lists {depth} deep; a published policy has {DEPTH}{_EXAMPLE}")
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(text.strip())
-        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            continue
-    raise UserError(f"{text.strip()[:40]!r} is no list, neither in JSON nor as Python writes it{_EXAMPLE}")
 
 
 def _step(entry: Any, rows: dict[str, _Row], refusals: Refusals, where: str) -> Step:
     """Return the step of [name, probability, level]; identity where it is refused."""
     nothing = Step(op="identity")
     if not isinstance(entry, list | tuple) or len(entry) != 3 or not isinstance(entry[0], str):
-        refusals.add(repr(entry)[:40], "an op is written [name, probability, level]", where)
+        refusals.add(shortened(entry), "an op is written [name, probability, level]", where)
         return nothing
     name, probability, level = entry
     if name not in rows:
@@ -166,7 +152,7 @@ def _step(entry: Any, rows: dict[str, _Row], refusals: Refusals, where: str) -> 
         return nothing
     for what, number in (("probability", probability), ("level", level)):
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 1:
-            refusals.add(name, f"its {what} must be a number from 0 to 1, not {repr(number)[:40]}", where)
+            refusals.add(name, f"its {what} must be a number from 0 to 1, not {shortened(number)}", where)
             return nothing
     return rows[name].step(probability, level)
 
@@ -184,7 +170,7 @@ def _step_fault(step: Step) -> str:
         return f"its argument is drawn from {step.low:g} to {step.high:g}, and a published level is fixed"
     if row.signed and step.high != 0 and not step.signed:
         return "its argument has no random sign, and a published one always has; write signed true"
-    if not all(-1e-9 <= level <= 1 + 1e-9 for level in _levels(step)):
+    if not all(-1e-7 <= level <= 1 + 1e-7 for level in _levels(step)):  # float32 makes 0.30000001 of 0.3
         return f"its argument {step.high:g} is outside the published range, {row.low:g} to {row.high:g}"
     return ""
 
@@ -214,7 +200,6 @@ def _entries(step: Step) -> list[tuple[Fraction, Entry | None]]:
 
 
 def _posterize(bits: int, probability: float) -> Entry:
-    bits = min(max(bits, 0), 8)
     return ("Posterize", probability, (bits - 4) / 4) if bits >= 4 else ("Posterize2", probability, bits / 4)
 
 
@@ -224,20 +209,20 @@ def _cases(policy: Policy) -> dict[Case, Fraction]:
         case Genotype():
             return _cases(policy.paths())
         case SubPolicies():
-            shares = _shares([sub.weight for sub in policy.sub_policies], "the weights of the sub-policies")
-            slots = [[_entries(step) for step in sub.steps] for sub in policy.sub_policies]
+            drawn = [sub for sub in policy.sub_policies if sub.weight > 0]
+            shares = _shares([sub.weight for sub in drawn], "the weights of the sub-policies")
+            slots = [[_entries(step) for step in sub.steps] for sub in drawn]
             return _written_out(list(zip(shares, slots, strict=True)))
         case Stages():
             return _written_out([(Fraction(1), [_stage(index, policy) for index in range(len(policy.stages))])])
 
 
 def _stage(index: int, policy: Stages) -> list[tuple[Fraction, Entry | None]]:
-    stage = policy.stages[index]
+    stage = [choice for choice in policy.stages[index] if choice.weight > 0]
     shares = _shares([choice.weight for choice in stage], f"the weights of stage {index}")
     return [
         (share * part, entry)
         for share, choice in zip(shares, stage, strict=True)
-        if share
         for part, entry in _entries(choice.step)
     ]
 

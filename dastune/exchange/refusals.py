@@ -1,8 +1,9 @@
 """What cannot be expressed, told in one message."""
 
-from dastune.errors import UserError
+from dastune.errors import UserError, shortened
 
 _PLACES = 3  # named before "and N more"
+_LINES = 10  # of refusals, likewise
 
 
 class Refusals:
@@ -28,14 +29,16 @@ class Refusals:
 
     def add(self, what: str, why: str, where: str = "") -> None:
         """Refuse `what`, which stands at `where`."""
-        places = self._places.setdefault((what, why), [])
+        places = self._places.setdefault((shortened(what), why), [])
         if where and where not in places:
             places.append(where)
 
     def check(self) -> None:
         """Raise UserError with all refusals, if there are any."""
         if self._places:
-            lines = [f"  {what}{_shown(places)}: {why}" for (what, why), places in self._places.items()]
+            told = list(self._places.items())[:_LINES]
+            lines = [f"  {what}{_shown(places)}: {why}" for (what, why), places in told]
+            lines += [f"  and {len(self._places) - _LINES:,} more"] if len(self._places) > _LINES else []
             raise UserError("\n".join([f"{self._lead}:", *lines, self._remedy]))
 
 

@@ -1,4 +1,4 @@
-"""What exporters ask of a policy's steps: which happen, whether geometric ones meet, what a range of bits means."""
+"""What exporters ask of a policy's steps: which happen, whether geometric ones meet, what ranges mean."""
 
 from collections.abc import Iterator
 
@@ -49,6 +49,13 @@ def _meet(stages: list[tuple[Step, ...]]) -> bool:
         skips = any(not happens(step) or step.probability < 1 for step in steps)
         moved = moves or (moved and skips)
     return False
+
+
+def inverting_share(solarize: Step) -> float:
+    """Return the share of solarize's thresholds up to 1: above, nothing is inverted, and libraries take none."""
+    if solarize.high <= 1:
+        return 1.0
+    return max(1 - solarize.low, 0.0) / ((solarize.high - solarize.low) or 1.0)
 
 
 def whole_bits(low: float, high: float) -> dict[int, float]:

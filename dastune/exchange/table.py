@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dastune.errors import UserError, nearest
+from dastune.errors import UserError, nearest, shortened
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -47,12 +47,13 @@ FORMATS: dict[str, Format] = {
     "timm": Format(
         "timm",
         "the call that makes timm's transform, with a config string where one means the policy",
-        "a config string, most in a call with hparams: rand_augment_transform('rand-m9-n2', {'interpolation': 0})",
+        "a config string; with geometric ops, in a call with hparams that say nearest: "
+        "rand_augment_transform('rand-m9-n2', {'interpolation': 0})",
     ),
     "published": Format(
         "",
-        "a list of sub-policies of (name, probability, level), as Fast AutoAugment and DADA publish them",
-        "such a list of sub-policies, in JSON or as Python writes it",
+        "a list of sub-policies of [name, probability, level], as Fast AutoAugment and DADA publish them",
+        "a list of sub-policies of [name, probability, level], in JSON or as Python writes it",
         ("grey_cutout",),
     ),
 }
@@ -89,14 +90,20 @@ def import_policy(source: Any, form: str, **options: Any) -> "Policy":
     """
     for option in options:
         if option not in _format(form).options:
-            raise UserError(f"{option} is no option of an import from {form}")
-    policy: Policy = _call(form, "imported", source, **options)
+            raise UserError(f"{shortened(option)} is no option of an import from {form}")
+    from pydantic import ValidationError  # here, since the command line's help needs the table only
+
+    try:
+        policy: Policy = _call(form, "imported", source, **options)
+    except ValidationError as error:
+        why = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise UserError(f"no policy can mean this: {shortened(why, most=200)}") from error
     return policy
 
 
 def _format(name: str) -> Format:
     if name not in FORMATS:
-        raise UserError(f"{name!r} is no form of policies; {nearest(name, FORMATS)}")
+        raise UserError(f"'{shortened(name)}' is no form of policies; {nearest(name, FORMATS)}")
     return FORMATS[name]
 
 

@@ -8,10 +8,14 @@ other ops are dastune's to within 2/255.
 import ast
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any, TypeAlias
 
-from dastune.errors import UserError, nearest
+from pydantic import ValidationError
+
+from dastune.errors import UserError, nearest, shortened
+from dastune.exchange.literals import MOST_SUB_POLICIES
 from dastune.exchange.refusals import Refusals
 from dastune.exchange.steps import happens
 from dastune.exchange.timm_export import call_of, made, program
@@ -23,6 +27,8 @@ from dastune.policy.policy import Choice, Policy, Stages, Step, SubPolicies, Sub
 MOST_OPS = 100  # for an image: n of a config string
 MOST_TEXT = 10_000  # characters of a source
 _MOST_HPARAM = 1000
+
+_Drawn: TypeAlias = list[tuple[float, Step]]  # steps of which one is drawn, each with its share
 
 _NOTE = "# For PIL images. Interpolation 0 is PIL's NEAREST; with timm's own hparams the pixels are others.\n"
 _CALLS = ("rand_augment_transform", "auto_augment_transform")
@@ -61,8 +67,8 @@ def imported(source: Any) -> Policy:
         UserError: names all that a policy cannot mean.
     """
     transform = _transform(source) if isinstance(source, str) else source
-    shown = source.strip()[:80] if isinstance(source, str) else type(source).__name__
-    refusals = Refusals(f"{shown!r} cannot be read as a policy", "dastune reads only what it can apply alike.")
+    shown = shortened(source.strip()) if isinstance(source, str) else type(source).__name__
+    refusals = Refusals(f"'{shown}' cannot be read as a policy", "dastune reads only what it can apply alike.")
     policy = _policy(transform, refusals)
     refusals.check()
     return policy
@@ -70,16 +76,18 @@ def imported(source: Any) -> Policy:
 
 def _transform(source: str) -> Any:
     """Return timm's transform of a config string, or of Python text that calls a function of timm with one."""
+    if len(source) > MOST_TEXT:
+        raise UserError(f"the text has {len(source):,} characters; a call of timm with a config string has fewer")
     if re.fullmatch(r"[\w.-]+", source.strip()):
         return _of_config(source.strip())
     try:
-        [call] = _calls(source[:MOST_TEXT])
+        [call] = _calls(source)
         keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
         arguments = [ast.literal_eval(argument) for argument in call.args]
         return _of_config(*arguments, **keywords)
-    except (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError, ArithmeticError) as error:
         raise UserError(
-            f"{source.strip()[:80]!r} is no config string of timm, and not Python text with one call of "
+            f"'{shortened(source.strip())}' is no config string of timm, and not Python text with one call of "
             f"{' or '.join(_CALLS)}, of plain values; write such as rand-m9-n2, or "
             "rand_augment_transform('rand-m9-n2', {'interpolation': 0})"
         ) from error
@@ -109,19 +117,21 @@ def _check_sections(name: str, sections: Sequence[str]) -> None:
     if name == "augmix":
         raise UserError("augmix blends augmented images by random weights, and no policy of dastune does")
     if name not in ("rand", *_AUTO_AUGMENT):
-        raise UserError(f"{name!r} begins no config string of timm; {nearest(name, ('rand', *_AUTO_AUGMENT))}")
+        raise UserError(
+            f"'{shortened(name)}' begins no config string of timm; {nearest(name, ('rand', *_AUTO_AUGMENT))}"
+        )
     legal = _RAND_SECTION if name == "rand" else _AUTO_SECTION
     for section in sections:
         if not legal.fullmatch(section):
             such = "m9, n2, p0.5, inc1, mstd0, mmax10 and tweights" if name == "rand" else "mstd0"
-            raise UserError(f"{section!r} is no section of a config string {name}-...; such are {such}")
+            raise UserError(f"'{shortened(section)}' is no section of a config string {name}-...; such are {such}")
 
 
 def _check_hparams(hparams: Mapping[str, Any]) -> None:
     """Raise UserError unless the hparams are timm's, and numbers that make sense."""
     for name, value in hparams.items():
         if name not in _HPARAMS:
-            raise UserError(f"{name!r} is no hparam of timm; {nearest(str(name), _HPARAMS)}")
+            raise UserError(f"'{shortened(name)}' is no hparam of timm; {nearest(str(name), _HPARAMS)}")
         if name == "img_mean":
             levels = list(value) if isinstance(value, tuple | list) else [value] * 3
             legal = "a grey level in 0 .. 255, or three"
@@ -129,19 +139,23 @@ def _check_hparams(hparams: Mapping[str, Any]) -> None:
         else:
             legal, fits = f"a number in 0 .. {_MOST_HPARAM}", _is_number(value, _MOST_HPARAM)
         if not fits:
-            raise UserError(f"the hparam {name} must be {legal}, not {value!r}")
+            raise UserError(f"the hparam {name} must be {legal}, not {shortened(value)}")
 
 
 def _check_transforms(transforms: Any, known: Iterable[str]) -> None:
     """Raise UserError unless `transforms` is None, a list of timm's transforms, or weights of them by name."""
     if not isinstance(transforms, list | dict | None):
-        raise UserError(f"transforms must be a list of timm's transforms, or their weights by name, not {transforms!r}")
+        raise UserError(
+            f"transforms must be a list of timm's transforms, or their weights by name, not {shortened(transforms)}"
+        )
     for name in transforms or ():
         if name not in known:
-            raise UserError(f"{name!r} is no transform of timm; {nearest(str(name), known)}")
+            raise UserError(f"'{shortened(name)}' is no transform of timm; {nearest(str(name), known)}")
     weights = list(transforms.values()) if isinstance(transforms, dict) else [1]
     if not all(_is_number(weight, math.inf) for weight in weights) or not 0 < sum(weights) < math.inf:
-        raise UserError(f"the weights of transforms must be numbers of at least 0, some above, not {weights}")
+        raise UserError(
+            f"the weights of transforms must be numbers of at least 0, some above, not {shortened(weights)}"
+        )
 
 
 def _is_number(value: Any, largest: float) -> bool:
@@ -154,14 +168,33 @@ def _policy(transform: Any, refusals: Refusals) -> Policy:
 
     if isinstance(transform, timm.AutoAugment):
         ops = [op for sub in transform.policy for op in sub]
-        subs = [tuple(_step(op, refusals) for op in sub) for sub in transform.policy]
-        return SubPolicies(
-            sub_policies=tuple(SubPolicy(steps=tuple(filter(happens, steps))) for steps in subs),
-            geometry=_geometry(ops, refusals),
+    elif isinstance(transform, timm.RandAugment):
+        ops = list(transform.ops)
+    else:
+        raise UserError(
+            f"a policy can be read from timm's RandAugment or AutoAugment, not from {type(transform).__name__}"
         )
+    for other in {type(op).__name__ for op in ops if not isinstance(op, timm.AugmentOp)}:
+        refusals.add(other, "transforms inside of transforms are not read back; keep the policy file")
+    refusals.check()
+    geometry = _geometry(ops, refusals)
     if isinstance(transform, timm.RandAugment):
-        return Stages(stages=_stages(transform, refusals), geometry=_geometry(transform.ops, refusals))
-    raise UserError(f"a policy can be read from timm's RandAugment or AutoAugment, not from {type(transform).__name__}")
+        return Stages(stages=_stages(transform, refusals), geometry=geometry)
+    drawn = [[_steps(op, refusals) for op in ops] for ops in transform.policy]
+    count = sum(math.prod(map(len, places)) for places in drawn)
+    if count > MOST_SUB_POLICIES:
+        raise UserError(
+            f"timm's AutoAugment would be {shortened(count)} sub-policies, since ranges of bits and thresholds from 0 "
+            f"become two each; at most {MOST_SUB_POLICIES:,} are written"
+        )
+    return SubPolicies(sub_policies=tuple(sub for places in drawn for sub in _sub_policies(places)), geometry=geometry)
+
+
+def _sub_policies(places: Sequence[_Drawn]) -> Iterator[SubPolicy]:
+    """Yield the sub-policies that take one step at each place."""
+    for way in product(*places):
+        steps = tuple(step for _, step in way if happens(step))
+        yield SubPolicy(weight=math.prod(share for share, _ in way), steps=steps)
 
 
 def _stages(transform: Any, refusals: Refusals) -> tuple[tuple[Choice, ...], ...]:
@@ -171,13 +204,18 @@ def _stages(transform: Any, refusals: Refusals) -> tuple[tuple[Choice, ...], ...
     if weights is not None and count > 1:
         refusals.add(f"weights with n{count}", "timm gives no image the same op twice; write n1")
     weights = [1.0] * len(transform.ops) if weights is None else [float(weight) for weight in weights]
-    steps = [_step(op, refusals) for op in transform.ops]
-    return (tuple(Choice(weight=weight, step=step) for weight, step in zip(weights, steps, strict=True)),) * count
+    drawn = [_steps(op, refusals) for op in transform.ops]
+    choices = (
+        Choice(weight=weight * share, step=step)
+        for weight, steps in zip(weights, drawn, strict=True)
+        for share, step in steps
+    )
+    return (tuple(choices),) * count
 
 
-def _step(op: Any, refusals: Refusals) -> Step:
-    """Return the step that means timm's AugmentOp; identity where it is refused."""
-    nothing = Step(op="identity")
+def _steps(op: Any, refusals: Refusals) -> _Drawn:
+    """Return the steps of which timm's AugmentOp is one, with their shares; identity where it is refused."""
+    nothing = [(1.0, Step(op="identity"))]
     probability = min(max(float(op.prob), 0.0), 1.0)
     row = rows(op.hparams.get("translate_pct", TRANSLATE)).get(op.name)
     if probability == 0:
@@ -187,7 +225,7 @@ def _step(op: Any, refusals: Refusals) -> Step:
         refusals.add(op.name, pixels or "dastune has no such op")
         return nothing
     if not row.span:
-        return row.step(0, uniform=False, probability=probability)
+        return row.steps(0, uniform=False, probability=probability)
     uniform, bound = op.magnitude_std == math.inf, op.magnitude_max or LARGEST
     magnitude = max(0.0, min(op.magnitude, bound))
     if op.magnitude_std > 0 and not uniform:
@@ -202,7 +240,11 @@ def _step(op: Any, refusals: Refusals) -> Step:
     elif magnitude > LARGEST and not row.beyond:
         refusals.add(f"{op.name} at m{magnitude:g}", "timm cuts its argument above m10; write m10")
     else:
-        return row.step(magnitude, uniform, probability)
+        try:
+            return row.steps(magnitude, uniform, probability)
+        except ValidationError as error:
+            why = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+            refusals.add(f"{op.name} at m{magnitude:g}", f"dastune has no such {row.op}: {why}")
     return nothing
 
 

@@ -158,7 +158,7 @@ def _config(policy: Policy) -> tuple[str, dict[str, Any]] | None:
     for mstd, inc, magnitude in _settings():
         translate = round(moved / magnitude * LARGEST, 6) if magnitude else TRANSLATE
         row = rows(translate)
-        if {meaning(row[name].step(magnitude, bool(mstd))) for name in _SETS[inc]} == set(shares):
+        if {meaning(step) for name in _SETS[inc] for _, step in row[name].steps(magnitude, bool(mstd))} == set(shares):
             hparams = _hparams(policy.geometry) | ({} if translate == TRANSLATE else {"translate_pct": translate})
             config = f"rand-m{magnitude}-n{len(policy.stages)}-p{Decimal(str(probability)):f}-inc{inc}{mstd}"
             return config, hparams
@@ -195,15 +195,16 @@ def _step_fault(step: Step) -> str:
     return f"its argument is {ends}{', of either sign' if step.signed else ''}; {_POSSIBLE[step.op]}"
 
 
-_GEOMETRIC = "timm takes one argument, or a range from 0, always of either sign"
+_GEOMETRIC = "timm takes a fixed argument, or a range from 0, always of either sign"
 _ENHANCEMENT = (
-    "timm takes one argument or a range, both from -0.9 on, or of either sign one argument or a range from 0, up to 0.9"
+    "timm takes a fixed argument or a range, both from -0.9 on, or of either sign a fixed one or a range from 0, up to "
+    "0.9"
 )
 _POSSIBLE = {
     **{name: _GEOMETRIC for name, op in OPS.items() if op.geometric},
     **dict.fromkeys(("color", "contrast", "brightness", "sharpness"), _ENHANCEMENT),
-    "solarize": "timm takes one argument, or a range that ends at 256/255",
-    "solarize_add": "timm takes one argument up to 110/255, or a range from 0",
+    "solarize": "timm takes a fixed argument, or a range that ends at 256/255",
+    "solarize_add": "timm takes a fixed argument up to 110/255, or a range from 0",
 }
 
 

@@ -35,21 +35,33 @@ class Row:
     shift: float = 0.0
     beyond: bool = False
 
-    def step(self, magnitude: float, uniform: bool, probability: float = 1.0) -> Step:
-        """Return the step of `magnitude`, or of magnitudes drawn uniformly from 0 to it."""
+    def steps(self, magnitude: float, uniform: bool, probability: float = 1.0) -> list[tuple[float, Step]]:
+        """Return what `magnitude`, or one drawn uniformly from 0 to it, means: one of these steps, with their shares.
+
+        There are two where a shifted range begins below 0: there, bits and thresholds do what 0 does.
+
+        Raises:
+            pydantic.ValidationError: the op takes no such argument.
+        """
         reach = magnitude / LARGEST * self.span
         ends = [self.start + (int(reach) if self.whole else reach)] * 2
         if uniform and reach:
             ends = sorted((self.start + self.shift, self.start + self.shift + reach))
         low, high = (end / self.unit for end in ends)
-        return Step(op=self.op, low=low, high=high, probability=probability, signed=self.signed)
+        below = min(-low / (high - low), 1.0) if self.whole and low < 0 else 0.0
+        ranges = [(below, 0.0, 0.0), (1 - below, max(low, 0.0), high)] if below else [(1.0, low, high)]
+        return [
+            (share, Step(op=self.op, low=low, high=high, probability=probability, signed=self.signed))
+            for share, low, high in ranges
+            if share > 0
+        ]
 
     def magnitudes(self, step: Step, uniform: bool) -> Iterator[float]:
         """Yield the magnitudes that may mean `step`, plain ones first."""
         yield from (float(magnitude) for magnitude in range(int(LARGEST) + 1))
         if not self.span:
             return
-        end = (step.low if uniform and self.span < 0 else step.high) * self.unit
+        end = (step.low if self.span < 0 else step.high) * self.unit if uniform else _whole(step.op, step.high)
         # A whole number is aimed at in the middle of those that are cut to it.
         middle = math.copysign(0.5, self.span) if self.whole and not uniform else 0.0
         magnitude = (end - self.start - (self.shift if uniform else 0.0) + middle) / self.span * LARGEST
@@ -115,7 +127,7 @@ def op_arguments(step: Step) -> dict[str, Any] | None:
         if row.op != step.op:
             continue
         for magnitude in row.magnitudes(step, uniform):
-            if meaning(row.step(magnitude, uniform)) == meaning(step):
+            if [meaning(one) for _, one in row.steps(magnitude, uniform)] == [meaning(step)]:
                 more: dict[str, Any] = {"magnitude_std": math.inf} if uniform else {}
                 more |= {"magnitude_max": magnitude} if magnitude > LARGEST else {}
                 return {"name": name, "prob": step.probability, "magnitude": magnitude, "hparams": more}

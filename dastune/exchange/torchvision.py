@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
-from dastune.errors import UserError, nearest
+from dastune.errors import UserError, nearest, shortened
 from dastune.exchange.refusals import Refusals
 from dastune.exchange.steps import steps_that_happen
 from dastune.ops.spaces import TORCHVISION, Geometry
@@ -145,9 +145,10 @@ def _transform(source: Any) -> Any:
     texts = {policy.value: lambda policy=policy: v2.AutoAugment(policy) for policy in v2.AutoAugmentPolicy}
     texts |= {"rand_augment": v2.RandAugment, "trivial_augment_wide": v2.TrivialAugmentWide}
     if isinstance(source, str):
-        if source not in texts:
-            raise UserError(f"{source[:80]!r} is no policy of torchvision; {nearest(source, texts)}")
-        return texts[source]()
+        name = source.strip()
+        if name not in texts:
+            raise UserError(f"'{shortened(name)}' is no policy of torchvision; {nearest(name, texts)}")
+        return texts[name]()
     for name in _CLASSES:
         newer = getattr(v2, name)
         if type(source) is newer:
@@ -166,7 +167,9 @@ def _geometry(transform: Any) -> Geometry:
     value = getattr(transform.interpolation, "value", transform.interpolation)
     interpolation, fill = names.get(value, value), transform.fill
     if interpolation not in ("nearest", "bilinear"):
-        raise UserError(f"interpolation {interpolation!r} is not known to dastune; it has nearest and bilinear")
+        raise UserError(
+            f"interpolation '{shortened(interpolation)}' is not known to dastune; it has nearest and bilinear"
+        )
     if isinstance(fill, dict):
         raise UserError("a fill for each type of input cannot be read; give a number, or one for each channel")
     if fill is not None and interpolation == "bilinear":
@@ -176,7 +179,9 @@ def _geometry(transform: Any) -> Geometry:
         )
     levels = (0.0,) if fill is None else tuple(fill) if isinstance(fill, Sequence) else (fill,)
     if not levels or not all(0 <= level <= 255 for level in levels):
-        raise UserError(f"fill {fill} cannot be read; values must be in 0 .. 255, one or one for each channel")
+        raise UserError(
+            f"fill {shortened(fill)} cannot be read; values must be in 0 .. 255, one or one for each channel"
+        )
     return Geometry(
         **{**dict(TORCHVISION), "interpolation": interpolation, "fill": tuple(level / 255 for level in levels)}
     )
@@ -198,7 +203,7 @@ class _Table:
     def steps(self, name: str, bins: int) -> tuple[Step, ...]:
         """Return the step at each of `bins` magnitudes of the op that torchvision calls `name`; one if it has none."""
         if name not in self._space or name not in _NAMES:
-            raise UserError(f"torchvision's op {name!r} is not known to dastune")
+            raise UserError(f"torchvision's op '{shortened(name)}' is not known to dastune")
         op = _NAMES[name]
         function, signed = self._space[name]
         magnitudes = self._fractions(name, bins) if op.startswith("translate") else function(bins, 1, 1)

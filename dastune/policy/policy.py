@@ -184,7 +184,7 @@ class Genotype(_Frozen):
         for edges in self.nodes:
             counts.append(sum(counts[edge.source] for edge in edges))
         if max(counts) > MOST_PATHS:
-            raise UserError(f"the cell has {counts[-1]:.0e} paths; at most {MOST_PATHS:,} can be written out")
+            raise UserError(f"the cell has more than {MOST_PATHS:,} paths, too many to write out")
         ways: list[tuple[SubPolicy, ...]] = [(SubPolicy(steps=()),)] * self.inputs
         for edges in self.nodes:
             ways.append(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from dastune import errors
 from dastune.ops.spaces import DASTUNE
 from dastune.ops.table import OPS
 from dastune.policy.policy import Choice, Edge, Genotype, Policy, Stages, Step, SubPolicies, noise_mass, op_shares
@@ -33,8 +34,7 @@ def step_text(step: Step) -> str:
 
 def printable(value: Any) -> str:
     """Return a value of a file for the terminal: JSON unless it is a text, without control characters."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return errors.printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _argument(step: Step) -> str:

@@ -222,6 +222,11 @@ def test_weights_are_written_out_up_to_ten_thousand_sub_policies() -> None:
     assert len(exported(SubPolicies(sub_policies=subs, geometry=GEOMETRY))) == 9_999
 
 
+def test_the_ends_of_ranges_may_come_from_float32() -> None:
+    step = Step(op="shear_x", low=float(np.float32(0.3)), high=float(np.float32(0.3)))
+    assert exported(stage_of(step)) == [[["ShearX", 1.0, 1.0]]]
+
+
 def all_weights_odd() -> SubPolicies:
     return SubPolicies(sub_policies=tuple(SubPolicy(steps=(INVERT,), weight=math.sqrt(n)) for n in (2, 3, 5)))
 
@@ -270,7 +275,7 @@ def test_cutout_is_read_only_where_that_is_asked_for() -> None:
         ([[["Rotat", 0.1, 0.2]]], ["did you mean 'Rotate'?"]),
         ([[["rotate", 0.1, 0.2]]], ["did you mean 'Rotate'?"]),
         ([[["Rotate", 1.1, 0.2]], [["Rotate", 0.1, 7]]], ["its probability must be", "not 1.1", "its level", "not 7"]),
-        ([[["Rotate", True, 0.2]], [["Rotate", 0.1, "x"]]], ["not True", "not 'x'"]),
+        ([[["Rotate", True, 0.2]], [["Rotate", 0.1, "x"]]], ["not True", "not x"]),
         ("[[['Rotate', 0.1, NaN]]]", ["no list"]),
         ('[[["Rotate", 0.1, NaN]]]', ["its level must be"]),
         ([[["Rotate", 0.1]]], ["an op is written [name, probability, level]"]),
@@ -280,10 +285,14 @@ def test_cutout_is_read_only_where_that_is_asked_for() -> None:
         ("{}", ["a list of 1 to 10,000"]),
         ("", ["no list"]),
         ("__import__('os').getcwd()", ["no list"]),
-        ("[[[['Rotate', 0.1, 0.2]]]]", ["lists 4 deep; a published policy has 3"]),
-        ("[" * 1_000_000, ["lists 1000000 deep"]),
+        ("[[[['Rotate', 0.1, 0.2]]]]", ["lists 4 deep, and may have 3"]),
+        ("[" * 1_000_000, ["lists 1,000,000 deep"]),
         ("-" * 100_000 + "1", ["no list"]),
         ("[" + "1," * 600_000 + "]", ["1,200,002 characters"]),
+        ("[[\0]]", ["no list"]),
+        (f"[[['Invert', 0x{'f' * 5000}, 0.1]]]", ["its probability must be", "not a number of thousands of digits"]),
+        ([[10**5000]], ["a number of thousands of digits (sub-policy 0)"]),
+        ([[[f"{n}\x1b" * 99, 0.1, 0.2]] for n in range(9_999)], ["  0\\x1b0\\x1b", "...", "  and 9,989 more"]),
         ([[]] * 10_001, ["1 to 10,000"]),
     ],
 )
@@ -292,4 +301,5 @@ def test_what_is_no_published_policy_is_refused(source: Any, parts: list[str]) -
         imported(source)
     for part in parts:
         assert part in str(caught.value)
-    assert len(str(caught.value)) < 1000
+    assert len(str(caught.value)) < 5000
+    assert str(caught.value).replace("\n", "").isprintable()

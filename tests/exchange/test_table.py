@@ -17,7 +17,7 @@ from dastune.exchange import table
 from dastune.exchange.table import FORMATS, export, export_text, import_policy
 from dastune.ops.spaces import TORCHVISION, Geometry
 from dastune.ops.table import OPS
-from dastune.policy.policy import Choice, Stages, Step, load_policy
+from dastune.policy.policy import Choice, Stages, Step, SubPolicies, SubPolicy, load_policy
 
 CHECKOUT = Path(__file__).parents[2]
 POLICY = Stages(stages=((Choice(weight=1, step=Step(op="invert", probability=0.5)),),))
@@ -76,6 +76,39 @@ def test_another_missing_module_is_no_fault_of_the_user(monkeypatch: pytest.Monk
     monkeypatch.setattr(table, "import_module", missing)
     with pytest.raises(ModuleNotFoundError):
         export(POLICY, "timm")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_is_never_drawn_is_no_matter(form: str, op: str) -> None:
+    if not installed(form):
+        pytest.skip(f"{FORMATS[form].library} is not installed")
+    never, invert = Step(op=op, low=OPS[op].low, high=OPS[op].low), POLICY.stages[0][0].step
+    stages = Stages(stages=((Choice(weight=1, step=invert), Choice(weight=0, step=never)),))
+    subs = SubPolicies(sub_policies=(SubPolicy(steps=(invert,)), SubPolicy(weight=0, steps=(never, never))))
+    for policy in (stages, subs):
+        alone = policy.model_copy(
+            update={"stages": POLICY.stages} if isinstance(policy, Stages) else {"sub_policies": subs.sub_policies[:1]}
+        )
+        assert export_text(policy, to=form) == export_text(alone, to=form)
+
+
+def test_what_a_policy_cannot_hold_is_told() -> None:
+    pytest.importorskip("timm")
+    from timm.data.auto_augment import AugmentOp, AutoAugment
+
+    source = AutoAugment([[AugmentOp("Rotate", hparams={"interpolation": 0, "img_mean": (300, 0, 0)})]])
+    with pytest.raises(UserError, match="no policy can mean this: Input should be less than or equal to 1"):
+        import_policy(source, "timm")
+
+
+def test_names_are_shortened_and_printable() -> None:
+    for call in (lambda: export(POLICY, "\x1b" * 9999), lambda: import_policy("x", "timm", **{"\x1b" * 9999: 1})):
+        with pytest.raises(UserError) as caught:
+            call()
+        assert len(str(caught.value)) < 300
+        assert str(caught.value).isprintable()
 
 
 def test_the_table_loads_no_library() -> None:

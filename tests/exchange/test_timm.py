@@ -22,6 +22,7 @@ from dastune.ops.table import OPS
 from dastune.policy.policy import Choice, Edge, Genotype, Policy, Stages, Step, SubPolicies, SubPolicy
 
 timm = pytest.importorskip("timm.data.auto_augment")
+tv = pytest.importorskip("torchvision.transforms")
 
 GEOMETRY = Geometry(interpolation="nearest", shear_about="corner")
 GREY = {"interpolation": 0}  # hparams, with timm's grey fill
@@ -122,7 +123,10 @@ def test_the_fill_and_the_reach_of_translations_are_timms(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", [name for name in NAMES if timm.LEVEL_TO_ARG[name] is not None])
 def test_uniform_magnitudes_are_timms(name: str, magnitude: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Whatever timm draws with a number u, dastune's argument at u, or at 1 - u where it falls, must do the same.
-    step, _ = step_of(name, magnitude, magnitude_std=math.inf)
+    policy = imported(timm.AutoAugment([[augment_op(name, magnitude, magnitude_std=math.inf)]]))
+    assert isinstance(policy, SubPolicies)
+    drawn = [(sub.weight, sub.steps[0]) for sub in policy.sub_policies]
+    step = drawn[-1][1]
     fixed = [step_of(name, at)[0].high for at in (0, 10)]
     levels = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")
     if OPS[step.op].geometric:
@@ -130,7 +134,9 @@ def test_uniform_magnitudes_are_timms(name: str, magnitude: int, monkeypatch: py
     for u in (np.arange(40) + 0.4567) / 40:  # no whole levels, where one draw of 2^53 may differ
         op = augment_op(name, u * magnitude)
         along = u if fixed[0] <= fixed[1] else 1 - u
-        argument = step.low + along * (step.high - step.low)
+        # Where there are two steps, the first is what is below 0.
+        below = 1 - drawn[-1][0]
+        argument = step.low + max(along - below, 0) / (1 - below) * (step.high - step.low)
         at = step.model_copy(update={"low": argument, "high": argument})
         if step.op == "posterize" and round(argument) == 0:
             continue
@@ -176,8 +182,7 @@ def test_config_strings_return(
 
 def fewest_bits(policy: Policy) -> int:
     assert isinstance(policy, Stages)
-    [posterize] = [choice.step for choice in policy.stages[0] if choice.step.op == "posterize"]
-    return max(math.floor(posterize.low + 0.5), 0)
+    return min(math.floor(choice.step.low + 0.5) for choice in policy.stages[0] if choice.step.op == "posterize")
 
 
 def shown(policy: Policy) -> str:
@@ -351,7 +356,10 @@ TURN, PUSH = Step(op="rotate", low=9, high=9), Step(op="translate_x", low=0.1, h
     [
         (stage_of(Step(op="gaussian_replace"), TURN), ["gaussian_replace (weight 1 in stage 0, weight 1 in stage 1)"]),
         (stage_of(Step(op="cutout", high=0.2)), ["cutout", "no such transform; take it out"]),
-        (stage_of(Step(op="rotate", low=5, high=20)), ["argument is 5 to 20, of either sign; timm takes one argument"]),
+        (
+            stage_of(Step(op="rotate", low=5, high=20)),
+            ["argument is 5 to 20, of either sign; timm takes a fixed argument"],
+        ),
         (stage_of(Step(op="rotate", low=5, high=5, signed=False)), ["argument is 5; timm", "of either sign"]),
         (stage_of(Step(op="color", low=0.95, high=0.95)), ["argument is 0.95, of either sign"]),
         (stage_of(Step(op="color", low=-0.5, high=0.5, signed=False)), ["argument is -0.5 to 0.5"]),
@@ -371,6 +379,23 @@ def test_what_timm_cannot_express_is_refused_by_name(policy: Policy, parts: list
         for part in parts:
             assert part in str(caught.value)
         assert "dastune.transform, which applies every policy" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "threshold", [*(ninth / 9 for ninth in range(10)), 0.3, 200 / 255, 0.99999, 255.5 / 255, 256 / 255]
+)
+def test_thresholds_between_grey_levels_are_those_of_the_next_one(threshold: float) -> None:
+    # Ninths are those of torchvision's AutoAugment.
+    step = Step(op="solarize", low=threshold, high=threshold)
+    for image in (Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB"), photographs()[0]):
+        transform = exported(Stages(stages=((Choice(weight=1, step=step),),)))
+        torch.testing.assert_close(tensor(transform(image)), ours(step, 1, image), atol=1e-6, rtol=0)
+
+
+def test_transforms_inside_of_transforms_are_refused_by_type() -> None:
+    for policy in (POLICIES["stages"], POLICIES["sub-policies"], POLICIES["bits"], POLICIES["nothing"]):
+        with pytest.raises(UserError, match=r"Compose|RandAugment"):
+            imported(exported(policy))
 
 
 def test_geometry_without_geometric_ops_and_what_never_happens_are_no_matter() -> None:
@@ -419,6 +444,17 @@ def test_geometry_without_geometric_ops_and_what_never_happens_are_no_matter() -
         ("(" * 10_000, ["no config string"]),
         ("-" * 9_999 + "1", ["begins no config string"]),
         (3, ["not from int"]),
+        ("rand_augment_transform('rand-m9', {'interpolation': 0})" + " " * 10_000, ["has 10,055 characters"]),
+        ("\0", ["no config string"]),
+        ("x" * 9_999, [f"'{'x' * 57}...' begins no config string"]),
+        (f"rand-{'x' * 9_000}", [f"'{'x' * 57}...' is no section"]),
+        ("rand_augment_transform('rand-m9', {'\x1b': 0})", ["'\\x1b' is no hparam"]),
+        (f"rand_augment_transform('rand-m9', {{'img_mean': 0x{'f' * 5000}}})", ["not a number of thousands of digits"]),
+        ("rand_augment_transform('rand-m9', {}, {'Invert': 1.5, 'Rotate': 1" + "0" * 400 + "})", ["plain values"]),
+        (call("rand-m99999-mmax99999"), ["Rotate at m99999: dastune has no such rotate", "is not within"]),
+        (timm.RandAugment([tv.Compose([])], 1), ["Compose: transforms inside of transforms are not read back"]),
+        (timm.AutoAugment([[augment_op("Solarize", 9, magnitude_std=math.inf)] * 30]), ["would be 1073741824 sub-pol"]),
+        (timm.AutoAugment([[timm.RandAugment([], 1)]]), ["RandAugment: transforms inside of transforms"]),
     ],
 )
 def test_what_no_policy_can_mean_is_refused_by_name(source: Any, parts: list[str]) -> None:

@@ -366,6 +366,8 @@ def test_bilinear_interpolation_is_torchvisions_on_tensors(name: str) -> None:
 
 REFUSED_SOURCES: dict[str, tuple[Any, str]] = {
     "text": ("cifar100", "'cifar100' is no policy of torchvision; did you mean 'cifar10'"),
+    "long text": ("\x1b" * 9999, r"'(\\x1b){14}.{,3}\.\.\.' is no policy of torchvision"),
+    "long fill": (v2.RandAugment(fill=[300] * 9999), r"fill \[300, 300, .{,50} cannot be read"),
     "class": (v2.AugMix(), "AugMix cannot be read as a policy; legal: torchvision's AutoAugment, RandAugment"),
     "subclass": (Recorder(v2.AutoAugmentPolicy.SVHN), "Recorder cannot be read as a policy"),
     "interpolation": (v2.RandAugment(interpolation="bicubic"), "interpolation 'bicubic' is not known to dastune"),
@@ -381,6 +383,10 @@ REFUSED_SOURCES: dict[str, tuple[Any, str]] = {
 def test_what_cannot_be_read_is_refused(source: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         imported(source)
+
+
+def test_blanks_around_a_name_are_no_matter() -> None:
+    assert imported(" cifar10\n") == imported("cifar10")
 
 
 def test_a_torchvision_that_keeps_its_tables_elsewhere_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +428,7 @@ ARGUMENTS: dict[str, tuple[float, ...]] = {
     "translate_x": (-0.213, 0.37),
     "translate_y": (-0.213, 0.37),
     "rotate": (-77.0, 12.5),
-    "solarize": (-0.1, 0.0, 170 / 255, 0.5, 1.0, 256 / 255),
+    "solarize": (0.0, 170 / 255, 0.5, 1.0, 256 / 255),
     "solarize_add": (0.0, 0.17, 110 / 255),
     "posterize": (0.0, 1.0, 3.6, 4.0, 7.4, 8.0),
     **dict.fromkeys(("color", "contrast", "brightness", "sharpness"), (-1.0, -0.37, 0.0, 0.9, 2.5)),

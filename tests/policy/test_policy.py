@@ -310,8 +310,8 @@ def test_weights_that_no_number_can_sum_are_refused() -> None:
 
 def test_a_cell_of_too_many_paths_is_refused_at_once() -> None:
     node = (Edge(source=0, step=ROTATE), Edge(source=0, step=NOISE))
-    nodes = [node, *(tuple(Edge(source=i, step=edge.step) for edge in node) for i in range(1, 60))]
-    with pytest.raises(UserError, match=r"has 1e\+18 paths; at most 10,000"):
+    nodes = [node, *(tuple(Edge(source=i, step=edge.step) for edge in node) for i in range(1, 1500))]
+    with pytest.raises(UserError, match="has more than 10,000 paths"):
         Genotype(nodes=tuple(nodes)).paths()
 
 
