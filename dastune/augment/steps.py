@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dastune.ops import geometric
 from dastune.ops.spaces import Geometry
-from dastune.ops.table import OPS
+from dastune.ops.table import GEOMETRIC, OPS
 from dastune.policy.policy import Step
 
 SKIP = -1  # in place of a step's index: the image stays as it is
@@ -123,16 +123,18 @@ class StepTable:
         op_B = np.where(applied_B, self._op_S[which_B], SKIP)
         return DrawnSteps(op_B, argument_B.astype(np.float32), (seed_B * 2.0**53).astype(np.int64))
 
-    def apply(self, images_BCHW: torch.Tensor, which_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Send image b through step `which_B[b]` (SKIP: none), with its own magnitude, sign, coin and pixels.
+    def apply(self, images_BCHW: torch.Tensor, which_SB: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Send image b through the steps `which_SB[:, b]` (SKIP: none), each with its magnitude, sign, coin and pixels.
 
         Args:
             images_BCHW: float32 in [0, 1].
-            which_B: int64 on the CPU.
+            which_SB: int64 on the CPU; a row for each of the steps that come one after the other.
             generator: on the CPU.
         """
-        drawn = self.drawn(which_B.numpy(), uniform_draws(len(which_B), DRAWS, generator).numpy())
-        return self.run(MaskedImages(images_BCHW), [drawn]).images_BCHW
+        sequence = [
+            self.drawn(which_B.numpy(), uniform_draws(len(which_B), DRAWS, generator).numpy()) for which_B in which_SB
+        ]
+        return self.run(MaskedImages(images_BCHW), sequence).images_BCHW
 
     def run(self, batch: MaskedImages, sequence: Sequence[DrawnSteps]) -> MaskedImages:
         """Send each image through its drawn steps, one after the other; the batch itself stays as it is."""
@@ -163,10 +165,10 @@ class StepTable:
 
     def _maps(self, sequence: Sequence[DrawnSteps], count: int, size_HW: Sequence[int]) -> NDArray[np.float32]:
         """Return the geometric ops' maps (S, B, 3, 3) of S steps; the identity where an image takes another op."""
-        arguments_5SB = np.zeros((len(geometric.GEOMETRIC), len(sequence), count), dtype=np.float32)
+        arguments_5SB = np.zeros((len(GEOMETRIC), len(sequence), count), dtype=np.float32)
         for step, drawn in enumerate(sequence):
             for op, name in enumerate(self._ops[: self._geometric]):
-                row = geometric.GEOMETRIC.index(name)
+                row = GEOMETRIC.index(name)
                 np.copyto(arguments_5SB[row, step], drawn.argument_B, where=drawn.op_B == op)
         maps = geometric.matrices(torch.from_numpy(arguments_5SB).flatten(1), size_HW, self.geometry)
         maps_SB33: NDArray[np.float32] = maps.view(len(sequence), count, 3, 3).numpy()

@@ -21,8 +21,7 @@ from torch.nn.functional import grid_sample
 
 from dastune.ops.image_op import clamped, image_op
 from dastune.ops.spaces import DASTUNE, Geometry
-
-GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+from dastune.ops.table import GEOMETRIC
 
 
 def move(name: str, images_BCHW: torch.Tensor, argument_B: torch.Tensor, geometry: Geometry = DASTUNE) -> torch.Tensor:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dastune.ops.table import OPS
+from dastune.ops.table import GEOMETRIC, OPS
 
 Grey = Annotated[float, Field(ge=0, le=1, strict=True)]
 
@@ -33,7 +33,8 @@ class Geometry(BaseModel):
     """What comes from outside the image: one value in [0, 1] for all channels, or one for each."""
     sampling: Literal["each", "once"] = "each"
     """`each` samples the image for every geometric op. `once` composes the maps of consecutive ones and samples once,
-    which is sharper and faster, and keeps what a first op moves out of the image and a second one moves back."""
+    which is sharper and faster, and keeps what a first op moves out of the image and a second one moves back. A cell
+    that blends images samples at each of its edges."""
 
 
 DASTUNE = Geometry()
@@ -84,13 +85,12 @@ def _enhancements(low: float, high: float) -> dict[str, tuple[float, float]]:
     return dict.fromkeys(("color", "contrast", "brightness", "sharpness"), (low, high))
 
 
-_GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 _DAS_IMAGE = (
-    *(*_GEOMETRIC, "auto_contrast", "invert", "equalize", "solarize", "posterize", "color", "brightness"),
+    *(*GEOMETRIC, "auto_contrast", "invert", "equalize", "solarize", "posterize", "color", "brightness"),
     *("sharpness", "cutout"),
 )
 _AA = (
-    *(*_GEOMETRIC, "auto_contrast", "invert", "equalize", "solarize", "posterize", "contrast", "color", "brightness"),
+    *(*GEOMETRIC, "auto_contrast", "invert", "equalize", "solarize", "posterize", "contrast", "color", "brightness"),
     *("sharpness", "cutout"),
 )
 _RA = (

@@ -133,6 +133,8 @@ _ROWS = (
 
 OPS: dict[str, Op] = {op.name: op for op in _ROWS}
 
+GEOMETRIC: tuple[str, ...] = tuple(op.name for op in _ROWS if op.geometric)
+
 # Noise level k of a study takes the first k. The first is very probably the noise op of DAS's own Figure 9; the order
 # of OPS goes on so that each next op destroys something else than the ones just before it.
 NOISE_LISTS: dict[str, tuple[str, ...]] = {"default": tuple(op.name for op in _ROWS if op.noise)}

@@ -120,8 +120,7 @@ class AlignmentSearch:
         images_BCHW = task.standard.before_policy(images_BCHW, self._generator)
         weights_SK = torch.softmax(self.tau_SK.detach().double(), 1)
         drawn_SB = torch.multinomial(weights_SK, len(labels_B), replacement=True, generator=self._generator)
-        for drawn_B in drawn_SB:
-            images_BCHW = self._table.apply(images_BCHW, drawn_B, self._generator)
+        images_BCHW = self._table.apply(images_BCHW, drawn_SB, self._generator)
         return task.standard.after_policy(images_BCHW, self._generator), labels_B, drawn_SB
 
     def _update_tau(self, rewards_B: torch.Tensor, drawn_SB: torch.Tensor, spent: float) -> None:

@@ -218,16 +218,16 @@ def test_magnitudes_are_uniform_over_the_range_and_fixed_where_it_is_a_point() -
 def test_skip_leaves_an_image_as_it_is(images: torch.Tensor) -> None:
     table = StepTable([over_range("invert"), over_range("rotate")], DASTUNE)
     which = torch.tensor([SKIP, 0, 1] * 4)
-    augmented = table.apply(images, which, seeded())
+    augmented = table.apply(images, which[None], seeded())
     assert torch.equal(augmented[::3], images[::3])
     assert torch.equal(augmented[1::3], 1 - images[1::3])
     assert not torch.equal(augmented[2::3], images[2::3])
-    assert torch.equal(table.apply(images, torch.full((12,), SKIP), seeded()), images)
+    assert torch.equal(table.apply(images, torch.full((1, 12), SKIP), seeded()), images)
 
 
 def test_one_op_with_two_ranges_is_two_steps(images: torch.Tensor) -> None:
     table = StepTable([Step(op="solarize", low=0.2, high=0.2), Step(op="solarize", low=0.7, high=0.7)], DASTUNE)
-    augmented = table.apply(images, torch.tensor([0, 1] * 6), seeded())
+    augmented = table.apply(images, torch.tensor([[0, 1] * 6]), seeded())
     for threshold, part in ((0.2, slice(0, None, 2)), (0.7, slice(1, None, 2))):
         expected = torch.where(images[part] >= threshold, 1 - images[part], images[part])
         assert torch.equal(augmented[part], expected)
@@ -446,3 +446,12 @@ def test_masks_and_geometries_do_not_wait_for_the_device(geometry: Geometry, pre
     moved, moved_masks = PolicyTransform(policy, seeded())(images, masks)
     assert moved.device.type == moved_masks.device.type == "cuda"
     assert moved_masks.dtype == torch.int64
+
+
+def test_steps_that_a_search_draws_are_composed_as_a_policy_composes_them(images: torch.Tensor) -> None:
+    there, back = (Step(op="translate_x", low=a, high=a, signed=False) for a in (0.3, -0.3))
+    which = torch.tensor([[0] * 12, [1] * 12])
+    once = StepTable([there, back], Geometry(sampling="once")).apply(images, which, seeded())
+    torch.testing.assert_close(once, images, atol=1e-5, rtol=0)
+    each = StepTable([there, back], DASTUNE).apply(images, which, seeded())
+    assert (each[..., -5:] == 0).all()
