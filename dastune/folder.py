@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,8 @@ class SearchRow:
         policy: path of the policy file, relative to the folder.
         status: "done" (nothing left to search, or no search needed), "budget" (charged reached it), "held" (ended by
             infrastructure at 1.25 x budget), "failed".
+        summary: all that the search says of itself as a whole, by name (`Search.summary`), such as "tau_entropy" in
+            nats; numbers that are not finite are left out. Empty in rows of versions that did not write it.
     """
 
     id: str
@@ -50,6 +52,7 @@ class SearchRow:
     space_size_log10: float
     policy: str
     status: Status
+    summary: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import yaml
 
 from dastune.config import StudyConfig
 from dastune.config.study import NoAugmentation, Trivial
+from dastune.policy.space import SpaceOp
 
 
 def plan_text(study: StudyConfig) -> str:
@@ -22,6 +23,8 @@ def _grid(study: StudyConfig) -> Iterator[str]:
         f"{study.name}: {methods * levels * seeds} searches = {methods} methods x {levels} noise levels x {seeds} seeds"
     )
     yield f"methods         {', '.join(study.methods)}"
+    if study.data.shift:
+        yield f"shift           {_shift(study)}; for validation and test images only"
     for level in study.space.noise.levels:
         space = study.space.at_level(level)
         yield f"noise level {level:<3} {len(space)} ops, {100 * space.uniform_noise_share:.0f} % of them noise"
@@ -33,6 +36,16 @@ def _grid(study: StudyConfig) -> Iterator[str]:
         f"final trainings {finals} x {study.final.epochs} epochs of "
         f"{study.data.train_images or 'all'} images; metered apart, their time depends on the device"
     )
+
+
+def _shift(study: StudyConfig) -> str:
+    """Return the ops that validation and test images go through, in words."""
+    texts = []
+    for item in study.data.shift:
+        text = SpaceOp(item.op, item.low, item.high, item.signed).ranged_text
+        text += " of either sign" * item.signed
+        texts.append(text if item.probability == 1 else f"{text} with probability {item.probability:g}")
+    return ", then ".join(texts)
 
 
 def _devices(study: StudyConfig) -> str:

@@ -13,11 +13,12 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from dastune.config import study as models
 from dastune.config.defaults import DATA_DEFAULTS, with_defaults
+from dastune.config.methods import PRESETS
 from dastune.config.study import StudyConfig
 from dastune.ops.spaces import SPACES
 from dastune.ops.table import NOISE_LISTS, OPS
@@ -84,9 +85,9 @@ UNITS = {
     "gpus": "GPUs",
     "child_epochs": "epochs",
     "epochs": "epochs",
+    "tuning_epochs": "epochs",
     "channels": "channels",
     "depth": "layers",
-    "stages": "ops",
     "n": "ops",
     "dropout": "probability",
     "search_share": "share",
@@ -146,21 +147,25 @@ def _fields() -> Iterator[str]:
 def _methods() -> Iterator[str]:
     yield from ("## Methods", "", "`LABEL: {OPTIONS}` under `methods`. The label names rows and files.", "")
     for model in get_args(models.Method):
-        preset = _literal(model, "preset")
-        title = f"`{_literal(model, 'method')}`" + (f" with `preset: {preset}`" if preset else "")
-        yield from (f"### {title}", "", str(inspect.getdoc(model)), "")
-        yield from _table(model, {}, "")
+        method = _literal(model, "method")
+        yield from (f"### `{method}`", "", str(inspect.getdoc(model)), "")
+        presets = PRESETS if "preset" in model.model_fields else ()
+        yield from _table(model, {preset: model(method=method, preset=preset) for preset in presets}, "")
 
 
 def _table(model: type[BaseModel], resolved: dict[str, Any], path: str) -> Iterator[str]:
-    """Yield the rows of a model's fields, nested models' after them; defaults are those of `resolved` by data set."""
+    """Yield the rows of a model's fields, nested models' after them.
+
+    Defaults are those of `resolved`, by what they depend on: the data set, or the preset.
+    """
     about, rows, nested = docstrings(model), [], []
     for name, field in model.model_fields.items():
-        inner = [] if name == "ops" else _models(field.annotation)
+        inner = [] if name in ("ops", "shift") else _models(field.annotation)
         if inner:
-            sections = {data: getattr(section, name) for data, section in resolved.items()}
-            nested.append((inner[0], sections, f"{path}{name}."))
-        else:
+            sections = {key: getattr(section, name) for key, section in resolved.items()}
+            own = {key: section for key, section in sections.items() if isinstance(section, inner[0])}
+            nested.append((inner[0], own, f"{path}{name}."))
+        if not inner or len(_members(field.annotation)) > 1:
             row = (f"`{path}{name}`", _type(field.annotation, field.metadata), UNITS.get(name, ""))
             rows.append(f"| {' | '.join((*row, _default(name, field, resolved), about[name]))} |")
     yield from ("| field | type | unit | default | |", "| --- | --- | --- | --- | --- |", *rows, "")
@@ -169,16 +174,16 @@ def _table(model: type[BaseModel], resolved: dict[str, Any], path: str) -> Itera
 
 
 def _default(name: str, field: FieldInfo, resolved: dict[str, Any]) -> str:
-    if name == "name" or (name in ("method", "preset") and field.is_required()):
+    if name in ("name", "method"):
         return "" if name == "method" else "required"
-    if name == "ops":
+    if name in ("ops", "preset"):
         return f"`{field.default}`"
-    values = {data: getattr(section, name) for data, section in resolved.items()}
+    values = {key: getattr(section, name) for key, section in resolved.items()}
     if not values:
         return "required" if field.is_required() else _shown(field.default)
     if len(set(values.values())) == 1:
         return _shown(next(iter(values.values())))
-    return ", ".join(f"{data}: {_shown(value)}" for data, value in values.items())
+    return ", ".join(f"{key}: {_shown(value)}" for key, value in values.items())
 
 
 def _shown(value: Any) -> str:
@@ -191,14 +196,20 @@ def _type(annotation: Any, metadata: list[Any]) -> str:
     if origin is Annotated:
         return _type(arguments[0], [*metadata, *_flat(arguments[1:])])
     if origin in (Union, UnionType):
-        [some] = [member for member in arguments if member is not NoneType]
-        return f"{_type(some, metadata)}, or null"
+        either = " or ".join(_type(member, metadata) for member in _members(annotation))
+        return f"{either}, or null" if NoneType in arguments else either
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin is tuple:
         if _models(arguments[0]):
-            return "name, or list of ops"
+            return (
+                "name, or list of ops"
+                if any(isinstance(extra, BeforeValidator) for extra in metadata)
+                else "list of ops"
+            )
         return f"list of {_type(arguments[0], []).replace('number', 'numbers', 1)}"
+    if _models(annotation):
+        return "mapping"
     words = {int: "whole number", float: "number", bool: "true or false", str: "text"}[annotation]
     return f"{words} {' and '.join(_bounds(metadata))}".rstrip()
 
@@ -219,6 +230,14 @@ def _bounds(metadata: list[Any]) -> Iterator[str]:
                 yield f"≤ {extra.le}"
             case Lt():
                 yield f"< {extra.lt}"
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return the members of a union but None; of any other type, that type."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    union = get_origin(annotation) in (Union, UnionType)
+    return [member for member in get_args(annotation) if member is not NoneType] if union else [annotation]
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

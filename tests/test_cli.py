@@ -72,6 +72,7 @@ def test_plan_counts_searches_and_device_time(tmp_path: Path) -> None:
         (["--set", "space.noise.levels=[0,99]"], "level 99"),
         (["--set", "seeds.search=[1,1]"], "1 is given twice"),
         (["--set", "methods={}"], "methods"),
+        (["--set", "methods.das.estimator=first_order"], "methods.das.validation: with estimator first_order, clean"),
         (["--set", "name=../evil"], "folder name"),
         (["--budget", "3 gpu-hours"], "resources.gpus"),
         (["--budget", "soon"], "cpu-seconds"),

@@ -1,7 +1,7 @@
 """A study's folder: atomic writes, whole lines, rows once per key, safe names."""
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,15 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_row_without_a_summary_is_of_an_earlier_version(folder: StudyFolder) -> None:
+    earlier = {key: value for key, value in asdict(SEARCH).items() if key != "summary"}
+    append_line(folder.searches, earlier)
+    assert folder.search_rows() == [SEARCH]
+    told = replace(SEARCH, id="das-n0-s2", summary={"tau_entropy": 2.5})
+    assert folder.add_search(told)
+    assert folder.search_rows() == [SEARCH, told]
 
 
 def test_lines_come_back_in_order(tmp_path: Path) -> None:

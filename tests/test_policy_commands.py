@@ -12,6 +12,7 @@ from sklearn.datasets import load_sample_images
 from dastune import policy_commands
 from dastune.data.table import DatasetEntry
 from dastune.errors import UserError
+from dastune.exchange.table import FORMATS
 from dastune.ops.spaces import Geometry
 from dastune.policy.policy import (
     Choice,
@@ -166,6 +167,14 @@ def test_a_cell_that_averages_is_exported_with_a_note(policy_file: Any) -> None:
     assert len(json.loads(text)) == 2
     assert "one" in note
     assert policy_commands.export(policy_file(blend.model_copy(update={"node": "sample"})), "published")[1] == ""
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_cell_that_adds_images_up_is_refused(form: str, policy_file: Any) -> None:
+    adding = Genotype(node="sum", nodes=((Edge(source=0, step=INVERT), Edge(source=0, step=Step(op="identity"))),))
+    pytest.importorskip(FORMATS[form].library or "dastune")
+    with pytest.raises(UserError, match="adds up images"):
+        policy_commands.export(policy_file(adding), form)
 
 
 @pytest.mark.parametrize(

@@ -1,105 +1,220 @@
-"""The cell of DAS as published: a DAG whose edges blend all candidate ops by softmax(tau)."""
+"""The relaxed policy of differentiable searches: on every edge all candidate ops, weighted by softmax(tau).
 
-import numpy as np
+`Cell.blend` is the published one: pixels of all candidates are blended, and the result is differentiable in tau.
+`Cell.sample` draws one op for each image and edge, as the discrete policy would.
+"""
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from functools import reduce
+from itertools import count, permutations
+from typing import TypeAlias
+
 import torch
 
-from dastune import seeds
-from dastune.augment.steps import DRAWS, StepTable, apply_op, uniform_draws
-from dastune.policy.policy import Edge, Genotype
+from dastune.augment.candidates import Candidates
+from dastune.augment.steps import SKIP, MaskedImages
+from dastune.policy.policy import Choice, Edge, Genotype, Stages
 from dastune.policy.space import SearchSpace
+from dastune.policy.topology import Link, Topology
+
+_OnEdge: TypeAlias = Callable[[torch.Tensor, int, int], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What each image of a batch drew, on the CPU.
+
+    Attributes:
+        op_LB: int64, the op's index for each edge of `Topology.links` and image; -1 on removed edges.
+        order_B: int64, for each image the position in `Cell.orders`.
+    """
+
+    op_LB: torch.Tensor  # noqa: N815  shapes are part of names
+    order_B: torch.Tensor  # noqa: N815
 
 
 class Cell:
-    """Inputs, nodes, and an edge from every earlier state to every node; the last node is the output.
+    """Candidate ops on every edge of a topology; the last node is the output.
 
-    On edge e the images become sum_k softmax(tau_e)_k op_k(images) (supplement, Eq. 4 for two ops); a node is the mean
-    over its edges. Each image draws its own magnitude and sign for every op, uniformly over the op's range.
+    Each image draws its own magnitude and sign for every op, uniformly over the op's range.
+
+    Where ops are sampled on a chain, the order of its stages is drawn too. Two useful ops in the wrong order are a
+    local optimum of tau alone: neither stage gains by changing before the other does.
 
     Attributes:
-        tau_EK: logits of K ops on E edges, initialised 1e-3 N(0, 1) as in DARTS.
-        decided: edge -> index of the op it was discretised to.
-        removed: edges that selection has taken out.
+        tau_EK: logits of K ops on E rows of edges, initialised 1e-3 N(0, 1) as in DARTS.
+        orders: the permutations of a chain's stages, the given one first; of a DAG that one only.
+        order_P: their logits, initialised 0.
+        decided: row -> index of the op it was discretised to.
+        removed: rows that selection has taken out.
     """
 
     def __init__(
-        self, space: SearchSpace, inputs: int, nodes: int, generator: torch.Generator, device: torch.device
+        self, space: SearchSpace, topology: Topology, generator: torch.Generator, device: torch.device
     ) -> None:
         self.space = space
-        self._table = StepTable([op.over_range() for op in space.ops], space.geometry)
-        self.inputs = inputs
-        self.edges = tuple((node, source) for node in range(nodes) for source in range(inputs + node))
-        self.nodes = nodes
-        start = 1e-3 * torch.randn(len(self.edges), len(space), generator=generator)
+        self.topology = topology
+        self._candidates = Candidates(space)
+        start = 1e-3 * torch.randn(topology.rows, len(space), generator=generator)
         self.tau_EK = start.to(device).requires_grad_()
+        given = tuple(range(topology.rows))
+        self.orders = tuple(permutations(given)) if topology.is_chain else (given,)
+        self.order_P = torch.zeros(len(self.orders), device=device, requires_grad=True)
         self.decided: dict[int, int] = {}
         self.removed: set[int] = set()
 
     def incoming(self, node: int) -> list[int]:
-        """Return the edges into `node` that are still there."""
-        return [edge for edge, (to, _) in enumerate(self.edges) if to == node and edge not in self.removed]
+        """Return the rows into a node of one cell that are still there."""
+        return [row for row in self.topology.incoming_rows(node) if row not in self.removed]
 
-    def __call__(
+    def blend(
         self,
         images_BCHW: torch.Tensor,
         generator: torch.Generator,
         *,
         without_op: tuple[int, int] | None = None,
-        without_edge: int | None = None,
+        without_row: int | None = None,
     ) -> torch.Tensor:
         """Return the blended batch, differentiable in tau.
+
+        On an edge the images become sum_k softmax(tau)_k op_k(images) (supplement, Eq. 4 for two ops).
 
         Args:
             images_BCHW: float32 in [0, 1].
             generator: on the CPU.
-            without_op: (edge, op) whose weight is set to 0 without renormalising the others (DARTS-PT, section 4).
-            without_edge: an edge left out of its node's mean.
+            without_op: (row, op) whose weight is set to 0 without renormalising the others (DARTS-PT, section 4).
+            without_row: a row left out of its node.
         """
-        # A stream for each edge and one seed for all, so that what is left out changes no other edge's draws.
-        seed = int(torch.randint(2**62, (), generator=generator))
-        states = [images_BCHW] * self.inputs
-        for node in range(self.nodes):
-            edges = [edge for edge in self.incoming(node) if edge != without_edge]
-            masked = [without_op[1] if without_op and without_op[0] == edge else None for edge in edges]
-            mixed = [
-                self._mixed_op(states[self.edges[edge][1]], edge, op, seeds.generator(seed, edge))
-                for edge, op in zip(edges, masked, strict=True)
-            ]
-            states.append(torch.stack(mixed).mean(0))
+        # All edges draw, so that what is left out changes no other's draws.
+        drawn = self._candidates.draws(len(self.topology.links), images_BCHW, generator)
+        weights_EK = torch.softmax(self.tau_EK, 1)
+
+        def mixed(states_BCHW: torch.Tensor, place: int, row: int) -> torch.Tensor:
+            if row in self.decided:
+                return self._candidates.applied(states_BCHW, self.decided[row], drawn[place])
+            masked = without_op[1] if without_op and without_op[0] == row else None
+            return self._candidates.blended(states_BCHW, weights_EK[row], drawn[place], masked)
+
+        return self._through(images_BCHW, {*self.removed, without_row}, mixed)
+
+    @torch.no_grad()
+    def sample(
+        self, images_BCHW: torch.Tensor, generator: torch.Generator, *, forced: tuple[int, int] | None = None
+    ) -> tuple[torch.Tensor, Draws]:
+        """Return the batch with one op drawn from softmax(tau) for each image and edge, and what was drawn.
+
+        Args:
+            images_BCHW: float32 in [0, 1].
+            generator: on the CPU.
+            forced: (row, op) that the first half of the batch takes. Nothing else changes: all other draws are what
+                they are without it.
+        """
+        rows = [link.row for link in self.topology.links]
+        weights_LK = self._weights()[rows]
+        drawn_LB = torch.multinomial(weights_LK, len(images_BCHW), replacement=True, generator=generator)
+        for place, row in enumerate(rows):
+            if row in self.removed:
+                drawn_LB[place] = SKIP
+            elif forced and row == forced[0]:
+                drawn_LB[place, : len(images_BCHW) // 2] = forced[1]
+        order_B = torch.zeros(len(images_BCHW), dtype=torch.int64)
+        if len(self.orders) > 1:
+            chances_P = torch.softmax(self.order_P.detach().cpu().double(), 0)
+            order_B = torch.multinomial(chances_P, len(images_BCHW), replacement=True, generator=generator)
+        draws, table = Draws(drawn_LB, order_B), self._candidates.table
+        if self.topology.is_chain:
+            played_LB = drawn_LB.gather(0, torch.tensor(self.orders)[order_B].T)
+            return table.run(MaskedImages(images_BCHW), table.sequence(played_LB, generator)).images_BCHW, draws
+        steps = table.sequence(drawn_LB, generator)
+
+        def sampled(states_BCHW: torch.Tensor, place: int, _: int) -> torch.Tensor:
+            return table.run(MaskedImages(states_BCHW), [steps[place]]).images_BCHW
+
+        return self._through(images_BCHW, self.removed, sampled), draws
+
+    def _through(self, images_BCHW: torch.Tensor, gone: Container[int | None], edge: _OnEdge) -> torch.Tensor:
+        """Send images through the DAG without the rows `gone`.
+
+        `edge` makes an edge's images of the state that it reads, its place in `links` and its row.
+        """
+        places = count()
+        states = [images_BCHW] * self.topology.inputs
+        for links in self.topology.nodes:
+            there = [(link, place) for link, place in zip(links, places, strict=False) if link.row not in gone]
+            states.append(self._joined([edge(states[link.source], place, link.row) for link, place in there]))
         return states[-1]
 
-    def _mixed_op(
-        self, images_BCHW: torch.Tensor, edge: int, masked: int | None, draws: torch.Generator
-    ) -> torch.Tensor:
-        if edge in self.decided:
-            return self._op(images_BCHW, self.decided[edge], draws)
-        weights_K = torch.softmax(self.tau_EK[edge], 0)
-        blended_BCHW = torch.zeros_like(images_BCHW)
-        for op in range(len(self.space)):
-            transformed_BCHW = self._op(images_BCHW, op, draws)  # a masked op draws too, for those after it
-            if op != masked:
-                blended_BCHW = blended_BCHW + weights_K[op] * transformed_BCHW
-        return blended_BCHW
+    def _joined(self, edges: list[torch.Tensor]) -> torch.Tensor:
+        """Return the node of its edges' images."""
+        if len(edges) == 1:
+            return edges[0]
+        total_BCHW = reduce(torch.add, edges)
+        return total_BCHW / len(edges) if self.topology.join == "mean" else total_BCHW.clamp(0, 1)
 
-    def _op(self, images_BCHW: torch.Tensor, index: int, draws: torch.Generator) -> torch.Tensor:
-        batch, device = len(images_BCHW), images_BCHW.device
-        drawn = self._table.drawn(np.full(batch, index), uniform_draws(batch, DRAWS, draws).numpy())
-        argument_B, seed_B = (
-            torch.from_numpy(values).to(device, non_blocking=True) for values in (drawn.argument_B, drawn.seed_B)
-        )
-        return apply_op(self.space.ops[index].name, images_BCHW, argument_B, seed_B, self.space.geometry)
+    def _weights(self) -> torch.Tensor:
+        """Return softmax(tau), float64 on the CPU; decided rows are 1 at their op."""
+        weights_EK = torch.softmax(self.tau_EK.detach().cpu().double(), 1)
+        for row, op in self.decided.items():
+            weights_EK[row] = 0
+            weights_EK[row, op] = 1
+        return weights_EK
+
+    def log_probability(self, draws: Draws) -> torch.Tensor:
+        """Return the log probability of each image's draws (B,), differentiable in tau and in the orders' logits.
+
+        Decided edges are certain.
+        """
+        open_links = [
+            (place, link.row)
+            for place, link in enumerate(self.topology.links)
+            if link.row not in self.removed and link.row not in self.decided
+        ]
+        log_EK = torch.log_softmax(self.tau_EK, 1)
+        index_LB = draws.op_LB.to(log_EK.device, non_blocking=True)
+        total_B = torch.log_softmax(self.order_P, 0)[draws.order_B.to(log_EK.device, non_blocking=True)]
+        for place, row in open_links:
+            total_B = total_B + log_EK[row].gather(0, index_LB[place])
+        return total_B
+
+    @property
+    def _stages_in_order(self) -> tuple[int, ...]:
+        """For each stage of a chain the row of tau that is likeliest to be there; of a DAG all rows as they are."""
+        return self.orders[int(self.order_P.argmax())]
+
+    def stages(self) -> Stages:
+        """Return softmax(tau) at each stage of a chain, in the likeliest order; a decided stage is its one op.
+
+        Raises:
+            ValueError: the topology is no chain.
+        """
+        if not self.topology.is_chain:
+            raise ValueError("only a chain can be a policy of stages")
+        weights_EK = self._weights()
+        stages = []
+        for row in self._stages_in_order:
+            ops = [self.decided[row]] if row in self.decided else range(len(self.space))
+            stages.append(
+                tuple(Choice(weight=float(weights_EK[row, op]), step=self.space.ops[op].over_range()) for op in ops)
+            )
+        return Stages(stages=tuple(stages), geometry=self.space.geometry)
 
     def genotype(self) -> Genotype:
-        """Return the discrete cell: decided ops, the largest tau on undecided edges; two inputs a node at the most.
+        """Return the discrete cell: decided ops, else the largest tau; `topology.kept` edges at each node.
 
-        Where a node still has more than two edges, the two whose largest weight is largest stay (as DARTS).
+        Where a node has more, those whose largest weight is largest stay (as DARTS).
         """
-        weights_EK = torch.softmax(self.tau_EK.detach(), 1).cpu()
+        weights_EK = torch.softmax(self.tau_EK.detach().cpu().double(), 1)
         nodes = []
-        for node in range(self.nodes):
-            strongest = sorted(self.incoming(node), key=lambda edge: -float(weights_EK[edge].max()))[:2]
-            nodes.append(tuple(self._edge(edge, weights_EK[edge]) for edge in sorted(strongest)))
-        return Genotype(inputs=self.inputs, nodes=tuple(nodes), geometry=self.space.geometry)
+        for links in self.topology.nodes:
+            there = [link for link in links if link.row not in self.removed]
+            strongest = sorted(there, key=lambda link: -float(weights_EK[link.row].max()))[: self.topology.kept]
+            nodes.append(tuple(self._edge(link, weights_EK) for link in sorted(strongest, key=there.index)))
+        return Genotype(
+            inputs=self.topology.inputs, nodes=tuple(nodes), node=self.topology.join, geometry=self.space.geometry
+        )
 
-    def _edge(self, edge: int, weights_K: torch.Tensor) -> Edge:
-        op = self.decided.get(edge, int(weights_K.argmax()))
-        return Edge(source=self.edges[edge][1], step=self.space.ops[op].over_range())
+    def _edge(self, link: Link, weights_EK: torch.Tensor) -> Edge:
+        row = self._stages_in_order[link.row]
+        op = self.decided.get(row, int(weights_EK[row].argmax()))
+        return Edge(source=link.source, step=self.space.ops[op].over_range())

@@ -132,7 +132,7 @@ class _SubPolicies:
 
 
 class _Cell:
-    """A Genotype that blends: a node is the mean of its edges."""
+    """A Genotype that blends: a node is the mean of its edges, or their sum."""
 
     def __init__(self, policy: Genotype) -> None:
         self._policy = policy
@@ -149,7 +149,9 @@ class _Cell:
                 index, draws_B4 = next(steps)
                 drawn = self._table.drawn(np.full(len(images_BCHW), index), draws_B4)
                 joined_BCHW += self._table.run(MaskedImages(states[edge.source]), [drawn]).images_BCHW
-            states.append(joined_BCHW.div_(len(node)))
+            if len(node) > 1:
+                joined_BCHW = joined_BCHW.div_(len(node)) if self._policy.node == "mean" else joined_BCHW.clamp_(0, 1)
+            states.append(joined_BCHW)
         return states[-1]
 
 

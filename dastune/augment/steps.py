@@ -131,10 +131,13 @@ class StepTable:
             which_SB: int64 on the CPU; a row for each of the steps that come one after the other.
             generator: on the CPU.
         """
-        sequence = [
+        return self.run(MaskedImages(images_BCHW), self.sequence(which_SB, generator)).images_BCHW
+
+    def sequence(self, which_SB: torch.Tensor, generator: torch.Generator) -> list[DrawnSteps]:
+        """Return what `apply` sends each image through."""
+        return [
             self.drawn(which_B.numpy(), uniform_draws(len(which_B), DRAWS, generator).numpy()) for which_B in which_SB
         ]
-        return self.run(MaskedImages(images_BCHW), sequence).images_BCHW
 
     def run(self, batch: MaskedImages, sequence: Sequence[DrawnSteps]) -> MaskedImages:
         """Send each image through its drawn steps, one after the other; the batch itself stays as it is."""

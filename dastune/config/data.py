@@ -2,10 +2,43 @@
 
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from dastune.config.fields import Count, FieldError, Strict
+from dastune.config.fields import Count, FieldError, Number, Strict
+from dastune.config.space import OpRange, op_of_yaml
 from dastune.data.table import DATASETS, DatasetEntry
+from dastune.ops.table import OPS
+from dastune.policy.policy import Step
+
+
+class ShiftOp(OpRange):
+    """An op that validation and test images go through, with its range, and the share of images it is applied to."""
+
+    probability: Annotated[Number, Field(ge=0, le=1)] = 1.0
+    """Chance that an image goes through the op."""
+
+    @property
+    def step(self) -> Step:
+        """The op over its range."""
+        low, high = sorted((self.low, self.high))
+        return Step(op=self.op, low=low, high=high, probability=self.probability, signed=self.signed)
+
+
+def _shift_of_yaml(item: Any) -> Any:
+    """Turn an op as `space.ops` takes it, or `invert: {probability: 0.5}`, into the fields of ShiftOp."""
+    if not isinstance(item, dict) or "op" in item or len(item) != 1:
+        return op_of_yaml(item)
+    [(name, arguments)] = item.items()
+    if not isinstance(arguments, dict) or "probability" not in arguments:
+        return op_of_yaml(item)
+    fields = op_of_yaml({name: {key: value for key, value in arguments.items() if key != "probability"}})
+    probability = arguments["probability"]
+    if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 <= probability <= 1:
+        raise FieldError("must be a number from 0 to 1", name, "probability")
+    return {**fields, "probability": probability}
+
+
+ShiftItem: TypeAlias = Annotated[ShiftOp, BeforeValidator(_shift_of_yaml)]
 
 
 class _Data(Strict):
@@ -19,6 +52,11 @@ class _Data(Strict):
     """Images a search trains on, drawn with the search seed; null: as many as `train_images`."""
     validation_images: Count
     """Images a search validates on, drawn with the search seed, never among its training images."""
+    shift: tuple[ShiftItem, ...] = ()
+    """A planted problem: ops that a search's validation images and the test images go through, one after the other, and
+    training images do not, so that it is known what a search should find. Written as in `space.ops`, with a probability
+    if wanted: `[rotate: {degrees: 40}, invert: {probability: 0.5}]`. What is drawn for an image is the same in every
+    study, whatever its seeds."""
 
     @field_validator("train_images")
     @classmethod
@@ -43,6 +81,14 @@ class _Data(Strict):
                 "lower one"
             )
         return validation_images
+
+    @field_validator("shift")
+    @classmethod
+    def _can_be_found(cls, shift: tuple[ShiftOp, ...]) -> tuple[ShiftOp, ...]:
+        for index, item in enumerate(shift):
+            if OPS[item.op].noise:
+                raise FieldError(f"{item.op!r} is a noise op, which leaves nothing to learn; give another op", index)
+        return shift
 
     @property
     def search_count(self) -> int:

@@ -191,7 +191,7 @@ def _tags(member: Any) -> Iterator[str]:
     tags = [extra.tag for extra in get_args(member)[1:] if isinstance(extra, Tag)]
     if tags or not _is_model(_bare(member)):
         return iter(tags)
-    return iter(get_args(_bare(member).model_fields["name"].annotation))
+    return iter([_name(_bare(member))])
 
 
 def _is_model(annotation: Any) -> bool:
@@ -200,25 +200,21 @@ def _is_model(annotation: Any) -> bool:
 
 def _names(union: Mapping[str, type[BaseModel]]) -> list[str]:
     """Return what users may write to choose a member of a union."""
-    return list(dict.fromkeys(_literals(model)[0] for model in union.values()))
+    return [_name(model) for model in union.values()]
 
 
-def _literals(model: type[BaseModel]) -> list[str]:
-    """Return the values by which users choose this member of a union: ["digits"], or ["das", "paper"]."""
-    fields = [model.model_fields[key] for key in ("name", "method", "preset") if key in model.model_fields]
-    return [get_args(field.annotation)[0] for field in fields]
-
-
-def _called(model: type[BaseModel]) -> str:
-    return " with preset ".join(_literals(model))
+def _name(model: type[BaseModel]) -> str:
+    """Return the value by which users choose this member of a union: "digits", "das"."""
+    [field] = [model.model_fields[key] for key in ("name", "method") if key in model.model_fields]
+    return str(get_args(field.annotation)[0])
 
 
 def _unknown_key(place: _Place, value: Any, raw: Mapping[str, Any]) -> tuple[Keys, str]:
     key, model = str(place.keys[-1]), _bare(place.within)
-    owners = [_called(other) for other in place.union.values() if key in other.model_fields]
+    owners = [_name(other) for other in place.union.values() if _is_model(other) and key in other.model_fields]
     if owners and model in place.union.values():
         legal = ", ".join(model.model_fields)
-        return place.keys, f"is a key of {' and '.join(owners)}, not of {_called(model)}; legal: {legal}"
+        return place.keys, f"is a key of {' and '.join(owners)}, not of {_name(model)}; legal: {legal}"
     return place.keys, f"unknown key; {nearest(key, model.model_fields)}"
 
 
@@ -228,6 +224,8 @@ def _missing(place: _Place, value: Any, raw: Mapping[str, Any]) -> tuple[Keys, s
 
 def _no_mapping(place: _Place, value: Any, raw: Mapping[str, Any]) -> tuple[Keys, str]:
     members = _members(place.annotation)
+    if members and place.keys[0] == "methods":
+        return place.keys, f"must be a mapping of options, got {shown(value)}"
     if members:
         name = value if value in _names(members) else _names(members)[0]
         return place.keys, f"must be a mapping such as {{name: {name}}}, got {shown(value)}"
@@ -252,16 +250,9 @@ def _unknown_member(place: _Place, value: Any, raw: Mapping[str, Any]) -> tuple[
 
 
 def _not_legal(place: _Place, value: Any, raw: Mapping[str, Any]) -> tuple[Keys, str]:
-    """Say that a value is not one of a few; where members of a union share the first literal, theirs count too."""
-    key, model = place.keys[-1], _bare(place.within)
-    alike = [model, *(other for other in place.union.values() if _literals(other)[:1] == _literals(model)[:1])]
-    legal = [
-        value
-        for member in alike
-        if key in member.model_fields
-        for value in get_args(_bare(member.model_fields[str(key)].annotation))
-    ]
-    return place.keys, f"{shown(value)} is not legal; {nearest(str(value), map(str, dict.fromkeys(legal)))}"
+    """Say that a value is not one of a few."""
+    legal = get_args(_bare(_bare(place.within).model_fields[str(place.keys[-1])].annotation))
+    return place.keys, f"{shown(value)} is not legal; {nearest(str(value), map(str, legal))}"
 
 
 def _empty(place: _Place, value: Any, raw: Mapping[str, Any]) -> tuple[Keys, str]:

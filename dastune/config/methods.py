@@ -2,43 +2,155 @@
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from dastune.config.fields import Count, NotNegative, Number, Positive, Strict, Whole, distinct
+from dastune.config.fields import Count, FieldError, NotNegative, Number, Positive, Strict, Whole, distinct
+from dastune.policy.topology import LONGEST, Topology, dag, named
+
+
+def _known_topology(name: Any) -> Any:
+    if not isinstance(name, str):
+        raise FieldError("must be a name such as chain-2 or a cell such as {inputs: 2, nodes: 4}")
+    try:
+        named(name)
+    except ValueError as error:
+        raise FieldError(f"{error}, or a cell such as {{inputs: 2, nodes: 4}}") from error
+    return name
+
+
+TopologyName: TypeAlias = Annotated[str, BeforeValidator(_known_topology), Tag("name")]
+
+
+class Cell(Strict):
+    """A DAG of nodes, as the cells of DARTS."""
+
+    inputs: Literal[1, 2] = 2
+    """Input states of the first cell, each the image; later cells read the outputs of the cells before."""
+    nodes: Annotated[Whole, Field(ge=1, le=6)] = 4
+    """Nodes of a cell; node i reads the inputs and all earlier nodes, and keeps two edges in the end."""
+    cells: Annotated[Whole, Field(ge=1, le=4)] = 1
+    """Cells one after the other; they share tau."""
+    join: Literal["mean", "sum"] = "mean"
+    """What a node makes of its edges: the mean, or the sum cut to [0, 1]."""
+
+
+def _name_or_cell(value: Any) -> str:
+    return "cell" if isinstance(value, (dict, Cell)) else "name"
+
+
+# What a preset stands for; every key may be set to something else beside it.
+PRESETS: dict[str, dict[str, Any]] = {
+    # Chosen by evidence: docs/das.md has the comparison.
+    "default": {
+        "topology": "single",
+        "relaxation": "sample",
+        "estimator": "alignment",
+        "validation": "clean",
+        "validation_batch": 64,
+        "selection": "distribution",
+        "tau_learning_rate": 0.03,
+        "tau_weight_decay": 0.0,
+        "tau_schedule": "linear",
+    },
+    # Supplement C and F of the paper; what it leaves open as in DARTS and DARTS-PT.
+    "paper": {
+        "topology": "darts-4",
+        "relaxation": "blend",
+        "estimator": "first_order",
+        "validation": "augmented",
+        "validation_batch": None,
+        "selection": "perturbation",
+        "tau_learning_rate": 3e-4,
+        "tau_weight_decay": 1e-3,
+        "tau_schedule": "constant",
+    },
+}
 
 
 class Das(Strict):
-    """Differentiable augmentation search, by default with the alignment policy gradient (docs/das.md)."""
+    """Differentiable augmentation search (CVPR 2024), by default with alignment rewards (docs/das.md)."""
 
     method: Literal["das"]
     """Which search; the label if left out."""
-    preset: Literal["default"] = "default"
-    """`default`: sampled ops and alignment rewards; `paper`: the published recipe."""
-    stages: Annotated[Whole, Field(ge=1, le=4)] = 1
-    """Ops applied one after the other to every image."""
-    tau_learning_rate: Positive = 0.03
+    preset: Literal["default", "paper"] = "default"
+    """Where the other keys come from: `default`, or `paper`, the published recipe."""
+    topology: Annotated[TopologyName | Annotated[Cell, Tag("cell")], Discriminator(_name_or_cell)]
+    """What ops are put on: `single`, `chain-K` (K stages one after the other; `stages: K` says the same), `darts-N`, or
+    a cell of your own."""
+    relaxation: Literal["sample", "blend"]
+    """How images go through it: one op drawn for each image and edge, or the pixels of all ops blended."""
+    estimator: Literal["alignment", "alignment_forward", "exact", "first_order", "none"]
+    """How tau learns: alignment rewards of the last layer; of all weights, by one more forward pass; double backward
+    through one step of the weights; the validation loss at the weights as they are; not at all."""
+    validation: Literal["clean", "augmented"]
+    """Whether the validation images of the estimator go through the cell too; for first_order they must."""
+    validation_batch: Count | None
+    """Validation images per step of tau; null: as many as `training.batch_size`."""
+    selection: Literal["distribution", "perturbation", "perturbation_add", "argmax", "uniform"]
+    """How a policy is made of tau: softmax(tau) as it is; the ops that are missed most; the ops of which more helps
+    most; the largest tau; all ops alike."""
+    tau_learning_rate: Positive
     """Adam's learning rate of tau."""
-    validation_batch: Count = 64
-    """Validation images per step."""
-
-
-class DasPaper(Strict):
-    """Differentiable augmentation search as published (CVPR 2024, supplement C and F)."""
-
-    method: Literal["das"]
-    """Which search; the label if left out."""
-    preset: Literal["paper"]
-    """The published recipe: blended cell, first order, perturbation-based selection."""
-    inputs: Literal[1, 2] = 2
-    """Input states of the cell, each the image."""
-    nodes: Annotated[Whole, Field(ge=1, le=6)] = 4
-    """Nodes of the cell; node i reads all earlier states."""
-    tau_learning_rate: Positive = 3e-4
-    """Adam's learning rate of tau (supplement C)."""
-    tau_weight_decay: NotNegative = 1e-3
-    """Adam's weight decay of tau (supplement C)."""
+    tau_weight_decay: NotNegative
+    """Adam's weight decay of tau."""
+    tau_schedule: Literal["linear", "constant"]
+    """Learning rate of tau over the search: linear to 0, or constant."""
+    magnitude_ranges: Annotated[Whole, Field(ge=1, le=10)] = 1
+    """Parts of equal length that each op's range is split into, each a candidate of its own."""
     search_share: Annotated[Number, Field(gt=0, lt=1)] = 0.4
-    """Share of the budget before selection starts (50 of 131 epochs in DARTS-PT)."""
+    """Share of the budget before a selection by perturbation starts (50 of 131 epochs in DARTS-PT)."""
+    tuning_epochs: Count = 5
+    """Epochs of training between two decisions of a selection by perturbation; fewer under a short budget."""
+    criterion: Literal["accuracy", "loss"] = "accuracy"
+    """What `perturbation` compares on the validation images."""
+    batch_norm: Literal["batch", "running"] = "batch"
+    """Statistics that batch norm uses when a selection by perturbation looks at validation images."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_its_preset(cls, fields: Any) -> Any:
+        """Fill up from the preset, and let `stages: 2` mean `topology: chain-2`."""
+        if not isinstance(fields, dict):
+            return fields
+        fields = dict(fields)
+        if "stages" in fields:
+            stages = fields.pop("stages")
+            if isinstance(stages, bool) or not isinstance(stages, int) or not 1 <= stages <= LONGEST:
+                raise FieldError(f"must be a whole number from 1 to {LONGEST}, the ops one after the other", "stages")
+            if fields.setdefault("topology", f"chain-{stages}") != f"chain-{stages}":
+                raise FieldError("says the same as topology: chain-K; give one of them", "stages")
+        preset = fields.get("preset", "default")
+        return {**PRESETS[preset if isinstance(preset, str) and preset in PRESETS else "default"], **fields}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Das":
+        if self.estimator == "first_order" and self.validation == "clean":
+            raise FieldError(
+                "with estimator first_order, clean validation images give tau a gradient of exactly zero, since their "
+                "loss at fixed weights does not depend on it; set it to augmented, or choose another estimator",
+                "validation",
+            )
+        if self.selection in ("distribution", "uniform") and not self.wiring.is_chain:
+            raise FieldError(
+                f"{self.selection} makes a policy of stages, which a DAG has not; choose argmax or perturbation, or "
+                "topology chain-K",
+                "selection",
+            )
+        needed = {"perturbation": "blend", "perturbation_add": "sample"}.get(self.selection)
+        if needed not in (None, self.relaxation):
+            raise FieldError(
+                f"{self.selection} needs relaxation {needed}, got {self.relaxation}: an op's weight can be masked in a "
+                "blend only, and images can be given an op only where ops are sampled",
+                "selection",
+            )
+        return self
+
+    @property
+    def wiring(self) -> Topology:
+        """The topology that its name or its cell stands for."""
+        if isinstance(self.topology, str):
+            return named(self.topology)
+        return dag(**self.topology.model_dump())
 
 
 class AutoAugment(Strict):
@@ -92,23 +204,6 @@ class NoAugmentation(Strict):
     """Which search; the label if left out."""
 
 
-Method: TypeAlias = Das | DasPaper | AutoAugment | RandAugment | Random | Trivial | NoAugmentation
+Method: TypeAlias = Das | AutoAugment | RandAugment | Random | Trivial | NoAugmentation
 METHODS: tuple[str, ...] = ("das", "auto_augment", "rand_augment", "random", "trivial", "none")
-
-
-def _method_tag(value: Any) -> str:
-    name = value.get("method") if isinstance(value, dict) else getattr(value, "method", None)
-    preset = value.get("preset") if isinstance(value, dict) else getattr(value, "preset", None)
-    return "das_paper" if (name, preset) == ("das", "paper") else str(name)
-
-
-TaggedMethod: TypeAlias = Annotated[
-    Annotated[Das, Tag("das")]
-    | Annotated[DasPaper, Tag("das_paper")]
-    | Annotated[AutoAugment, Tag("auto_augment")]
-    | Annotated[RandAugment, Tag("rand_augment")]
-    | Annotated[Random, Tag("random")]
-    | Annotated[Trivial, Tag("trivial")]
-    | Annotated[NoAugmentation, Tag("none")],
-    Discriminator(_method_tag),
-]
+TaggedMethod: TypeAlias = Annotated[Method, Field(discriminator="method")]

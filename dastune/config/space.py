@@ -21,7 +21,7 @@ def _known_op(name: str) -> str:
     return name
 
 
-def _op_of_yaml(item: Any) -> Any:
+def op_of_yaml(item: Any) -> Any:
     """Turn `rotate` or `rotate: {degrees: 20}` or `rotate: {degrees: [5, 20]}` into the fields of OpRange."""
     if isinstance(item, OpRange):
         return item
@@ -95,7 +95,7 @@ class OpRange(Strict):
         return bound
 
 
-OpItem: TypeAlias = Annotated[OpRange, BeforeValidator(_op_of_yaml)]
+OpItem: TypeAlias = Annotated[OpRange, BeforeValidator(op_of_yaml)]
 
 
 def _named(lists: Mapping[str, tuple[Any, ...]], kind: str) -> Callable[[Any], Any]:

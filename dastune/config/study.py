@@ -22,7 +22,6 @@ from dastune.config.methods import (
     METHODS,
     AutoAugment,
     Das,
-    DasPaper,
     Method,
     NoAugmentation,
     RandAugment,
@@ -39,7 +38,6 @@ __all__ = [
     "BudgetConfig",
     "Cifar10Data",
     "Das",
-    "DasPaper",
     "Data",
     "DigitsData",
     "Final",
@@ -124,8 +122,8 @@ class Standard(Strict):
     """Side of a mid-grey square put at a random place after the policy; 0: no cutout."""
 
 
-class Training(Strict):
-    """How networks are trained inside searches: one recipe for all methods."""
+class Recipe(Strict):
+    """How a network is trained, in a search and in a final training."""
 
     batch_size: Count
     """Images per step."""
@@ -137,23 +135,24 @@ class Training(Strict):
     """Weight decay of SGD."""
     schedule: Literal["cosine", "step"] = "cosine"
     """Learning rate over a training: cosine to 0, or times 0.1 after each third."""
+    gradient_clip: Positive | None = None
+    """Largest norm of the gradient in all weights together; a longer one is scaled down to it. null: no limit."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What networks compute in; weights, statistics and losses are float32. bfloat16 is about twice as fast on a device
+    that has it in hardware (a GPU from Ampere on, a CPU with AVX512-BF16 or AMX) and slow on others, which emulate it.
+    auto: bfloat16 where it is in hardware, else float32."""
+
+
+class Training(Recipe):
+    """How networks are trained inside searches: one recipe for all methods."""
+
     child_epochs: Count
     """Epochs of a child, the training that scores one policy in a black-box search."""
 
 
-class Final(Strict):
+class Final(Recipe):
     """How found policies are trained from scratch; what has no default of its own is as in `training`."""
 
-    batch_size: Count
-    """Images per step."""
-    learning_rate: Positive
-    """Largest learning rate of SGD with Nesterov momentum."""
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD."""
-    weight_decay: NotNegative = 1e-4
-    """Weight decay of SGD."""
-    schedule: Literal["cosine", "step"] = "cosine"
-    """Learning rate over the training: cosine to 0, or times 0.1 after each third."""
     epochs: Count
     """Epochs of a final training."""
 

@@ -1,9 +1,22 @@
 """Network: a classifier that says where its last layer is, which DAS' closed form needs. Dropout that resumes."""
 
-from typing import cast
+from collections.abc import Callable
+from typing import Protocol, cast
 
 import torch
 from torch import nn
+
+
+class Classifier(Protocol):
+    """What trainings and searches need of a network: logits are `head(features(images))`."""
+
+    @property
+    def features(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Maps images_BCHW, normalised, to features_BF."""
+
+    @property
+    def head(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Maps features_BF to logits_BK."""
 
 
 class Network(nn.Module):

@@ -18,7 +18,8 @@ class SmallCNN(Network):
         layers: list[nn.Module] = []
         inputs = 3
         for stride, outputs in ((1, channels), (2, 2 * channels), (2, 4 * channels)):
-            layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs)]
+            layers.append(nn.ReLU(inplace=True))
             inputs = outputs
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(inputs, classes)

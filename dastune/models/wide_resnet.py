@@ -20,8 +20,8 @@ class _Block(nn.Module):
         self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        active = torch.relu(self.norm1(x))
-        residual: torch.Tensor = self.conv2(self.dropout(torch.relu(self.norm2(self.conv1(active)))))
+        active = self.norm1(x).relu_()  # in place: a normalisation's result is needed by nothing else
+        residual: torch.Tensor = self.conv2(self.dropout(self.norm2(self.conv1(active)).relu_()))
         through: torch.Tensor = x if self.shortcut is None else self.shortcut(active)
         return through + residual
 
@@ -50,7 +50,7 @@ class WideResNet(Network):
                 stride = 2 if group > 0 and block == 0 else 1
                 layers.append(_Block(channels, outputs, stride, dropout))
                 channels = outputs
-        layers += [nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(channels, classes)
         self.initialise()

@@ -21,6 +21,8 @@ def examine(study: StudyConfig | None, address: str | None) -> Iterator[str]:
         yield f"         {package} {number}"
     yield f"devices  {found['cpus']} CPUs ({found['cpu']})"
     yield f"         GPUs: {', '.join(found['gpus']) or 'none that torch can see'}"
+    precisions = (f"{precision} on {device}" for device, precision in found["precision_auto"].items())
+    yield f"         precision auto: {', '.join(precisions)}"
     free = shutil.disk_usage(Path.cwd()).free
     warning = " (low: a study with checkpoints may need more)" if free < LOW_DISK_BYTES else ""
     yield f"disk     {free / 2**30:.0f} GiB free in {Path.cwd()}{warning}"

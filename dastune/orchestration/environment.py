@@ -15,7 +15,10 @@ def environment() -> dict[str, Any]:
     """Return versions, the commit of a checkout, and the devices of this machine, as plain JSON data."""
     import torch
 
+    from dastune.training.precision import resolved
+
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    kinds = ["cpu", "cuda"] if gpus else ["cpu"]
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -24,6 +27,7 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "gpus": gpus,
         "cuda": torch.version.cuda if gpus else None,
+        "precision_auto": {kind: resolved("auto", torch.device(kind)) for kind in kinds},
         "commit": _commit(),
         "versions": {package: version(package) for package in PACKAGES},
     }

@@ -8,10 +8,11 @@ from functools import cache
 import numpy as np
 import torch
 
+from dastune.augment.shift import shifted
 from dastune.augment.standard import Normalise, StandardAugmentation
 from dastune.config import StudyConfig
 from dastune.config.study import Final, Training
-from dastune.data.classification import Dataset, Images, Parts, cut_parts
+from dastune.data.classification import Dataset, Images, Indices, Parts, Pixels, cut_parts
 from dastune.errors import UserError
 from dastune.orchestration.grid import Assignment
 from dastune.search.search import Search
@@ -19,6 +20,7 @@ from dastune.search.table import Setting, build_search
 from dastune.seeds import derive
 from dastune.training.loop import Task
 from dastune.training.optim import Recipe
+from dastune.training.precision import resolved
 
 
 @cache
@@ -76,7 +78,7 @@ def search_of(study: StudyConfig, assignment: Assignment, dataset: Dataset, devi
         dataset,
         study.training,
         train=Images(pixels, labels, parts.search_train, device),
-        held_out=Images(pixels, labels, parts.search_validation, device),
+        held_out=_held_out(study, "train", pixels, labels, parts.search_validation, device),
     )
     space = study.space.at_level(assignment.noise_level)
     setting = Setting(task, space, study.training.child_epochs, assignment.search_seed)
@@ -92,8 +94,18 @@ def final_task(study: StudyConfig, assignment: Assignment, dataset: Dataset, dev
         dataset,
         study.final,
         train=Images(dataset.train_pixels, dataset.train_labels, parts.final_train, device),
-        held_out=Images(dataset.test_pixels, dataset.test_labels, every, device),
+        held_out=_held_out(study, "test", dataset.test_pixels, dataset.test_labels, every, device),
     )
+
+
+def _held_out(
+    study: StudyConfig, part: str, pixels: Pixels, labels: Indices, indices: Indices, device: torch.device
+) -> Images:
+    """Return images to validate or test on, through the study's shift; `part` names the set that holds `pixels`."""
+    if not study.data.shift:
+        return Images(pixels, labels, indices, device)
+    moved = shifted(pixels, indices, [op.step for op in study.data.shift], part)
+    return Images(moved, labels[indices], np.arange(len(indices)), device)
 
 
 def _parts(study: StudyConfig, assignment: Assignment, dataset: Dataset) -> Parts:
@@ -120,8 +132,10 @@ def _task(study: StudyConfig, dataset: Dataset, recipe: Training | Final, train:
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             schedule=recipe.schedule,
+            gradient_clip=recipe.gradient_clip,
         ),
         standard=StandardAugmentation(**study.standard.model_dump()),
         normalise=Normalise(dataset.mean, dataset.std, train.device),
         device=train.device,
+        precision=resolved(recipe.precision, train.device),
     )

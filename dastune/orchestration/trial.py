@@ -175,6 +175,7 @@ class _Trial:
             "budget": study.budget.model_dump(exclude_none=True),
             "data": study.data.name,
             "data_fingerprint": self._dataset.fingerprint,
+            **({"data_shift": study.data.model_dump(mode="json")["shift"]} if study.data.shift else {}),
             "dastune_version": version("dastune"),
         }
         write_atomic(self._folder.policy(assignment.id), policy_text(policy, provenance))
@@ -368,6 +369,7 @@ class _Trial:
             space_size_log10=space_size_log10,
             policy="" if policy is None else str(path),
             status=status,
+            summary={name: float(value) for name, value in summary.items() if np.isfinite(value)},  # JSON holds no NaN
         )
 
     def _synchronise(self) -> None:

@@ -146,13 +146,13 @@ class Genotype(_Frozen):
     """A discrete cell: node i joins its incoming edges; the last node is the output.
 
     States are numbered 0 .. inputs-1 for the inputs (each the image), then one per node. `node` says how edges are
-    joined: "mean" is the mean of their images (the published cell); "sample" draws one of them for each image, which
-    is the same as drawing one of the cell's `paths`.
+    joined: "mean" is the mean of their images; "sum" is their sum cut to [0, 1]; "sample" draws one of them for each
+    image, which is the same as drawing one of the cell's `paths`.
     """
 
     kind: Literal["genotype"] = "genotype"
     geometry: Geometry = DASTUNE
-    node: Literal["mean", "sample"] = "mean"
+    node: Literal["mean", "sum", "sample"] = "mean"
     inputs: Annotated[int, Field(ge=1, le=2, strict=True)] = 1
     nodes: Annotated[tuple[Annotated[tuple[Edge, ...], Field(min_length=1)], ...], Field(min_length=1)]
 
@@ -168,8 +168,8 @@ class Genotype(_Frozen):
 
     @property
     def blends(self) -> bool:
-        """Whether an image may come out as the mean of two or more."""
-        return self.node == "mean" and any(len(edges) > 1 for edges in self.nodes)
+        """Whether an image may come out as the mean or the sum of two or more."""
+        return self.node != "sample" and any(len(edges) > 1 for edges in self.nodes)
 
     def paths(self) -> SubPolicies:
         """Return the ways from the image to the output as sub-policies; a path's weight is its probability.
@@ -178,8 +178,10 @@ class Genotype(_Frozen):
         policy; with "mean" it draws between the images that the cell would average.
 
         Raises:
-            UserError: there are more than MOST_PATHS.
+            UserError: there are more than MOST_PATHS, or the cell adds images up, which is like none of them.
         """
+        if self.node == "sum" and self.blends:
+            raise UserError('the cell adds up images (node "sum"), which drawing one of its paths cannot stand for')
         counts = [1] * self.inputs
         for edges in self.nodes:
             counts.append(sum(counts[edge.source] for edge in edges))

@@ -1,6 +1,7 @@
 """SearchSpace: the ops a search may use, their ranges and magnitude levels, and how many policies that makes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from dastune.ops.spaces import DASTUNE, Geometry
 from dastune.ops.table import OPS
@@ -11,13 +12,35 @@ from dastune.policy.policy import Step
 class SpaceOp:
     """An op as a space offers it: `low` and `high` are its physical argument at magnitude 0 and 1.
 
-    Where `signed`, the sign of the argument is drawn for each image.
+    Where `signed`, the sign of the argument is drawn for each image. `part` says that the range is one of the parts
+    that `SearchSpace.split` has made of an op's.
     """
 
     name: str
     low: float
     high: float
     signed: bool
+    part: bool = False
+
+    @property
+    def label(self) -> str:
+        """What tells it from the others of its space: the op's name, for a part with its range."""
+        return self.ranged_text if self.part else self.name
+
+    @property
+    def ranged_text(self) -> str:
+        """The op with its range and unit: "rotate 10 to 20 degrees"."""
+        op = OPS[self.name]
+        return f"{self.name} {self.low:.4g} to {self.high:.4g} {op.unit}" if op.argument else self.name
+
+    def split(self, parts: int) -> tuple["SpaceOp", ...]:
+        """Return it over `parts` equal parts of its range, from `low` to `high`; itself where it has no range."""
+        if self.low == self.high or parts == 1:
+            return (self,)
+        bounds = [self.low + (self.high - self.low) * index / parts for index in range(parts)]
+        return tuple(
+            SpaceOp(self.name, low, high, self.signed, part=True) for low, high in pairwise([*bounds, self.high])
+        )
 
     def at(self, magnitude: float, probability: float = 1.0) -> Step:
         """Return the step with the fixed argument of `magnitude` in [0, 1]."""
@@ -35,7 +58,7 @@ class SearchSpace:
     """The ops a search may use at one noise level: the study's own and the first `noise_level` noise ops.
 
     Attributes:
-        ops: all of them, noise ops last; names are distinct.
+        ops: all of them, noise ops last; labels are distinct, and so are names unless the space is split.
         magnitude_levels: how many magnitudes a method with discrete magnitudes chooses from, spread over [0, 1].
         geometry: how geometric ops sample.
     """
@@ -49,14 +72,24 @@ class SearchSpace:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The ops' names, in order."""
+        """The candidates' ops, in order."""
         return tuple(op.name for op in self.ops)
 
     @property
     def uniform_noise_share(self) -> float:
-        """The share of noise ops if all ops are equally likely."""
+        """The share of noise ops if all candidates are equally likely."""
         return sum(OPS[op.name].noise for op in self.ops) / len(self.ops)
 
     def magnitude(self, level: int) -> float:
         """Return the magnitude in [0, 1] of `level` in 0 .. magnitude_levels - 1."""
         return level / (self.magnitude_levels - 1)
+
+    def split(self, parts: int) -> "SearchSpace":
+        """Return the space in which each op with a range is `parts` candidates, over equal parts of it, in order.
+
+        Raises:
+            ValueError: there are less than 1 parts.
+        """
+        if parts < 1:
+            raise ValueError(f"parts must be at least 1, got {parts}")
+        return replace(self, ops=tuple(part for op in self.ops for part in op.split(parts)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dastune.folder import StudyFolder, write_atomic
 from dastune.report import figures, sections
+from dastune.report.found import findings
 from dastune.report.markup import Markup, element, joined
 from dastune.report.plan import progress, read_plan, rows_in_order
 from dastune.report.stats import cells
@@ -27,8 +28,9 @@ def write_report(folder: StudyFolder) -> Path:
     searches, finals = rows_in_order(folder, plan)
     state = progress(plan, searches, finals)
     found = cells(searches, finals)
-    write_csv(found, folder.report / "tables.csv")
-    write_atomic(folder.report / "tables.md", markdown(found))
+    results = findings(folder, searches, plan)
+    write_csv(found, results, folder.report / "tables.csv")
+    write_atomic(folder.report / "tables.md", markdown(found, results))
     figures.save(figures.figure9(found), folder.report / "figure9")
     figures.save(figures.noise_mass_figure(found), folder.report / "noise_mass")
     name = folder.root.name
@@ -37,6 +39,7 @@ def write_report(folder: StudyFolder) -> Path:
         sections.answers(found, state, plan),
         sections.accuracy(folder, found),
         sections.noise(folder, found),
+        sections.found_policies(results),
         sections.policies(folder, searches),
         sections.provenance(folder),
         sections.missing(state),

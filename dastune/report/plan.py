@@ -1,6 +1,7 @@
 """What a study's YAML promises: which searches and final trainings are to come, and how far it is."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ class Plan:
         methods: label -> method, in the study's order.
         searches: the ids of all searches.
         train_seeds: the seeds of the final trainings of each search.
+        ops: noise level -> the ops of its space; empty where the study does not list them.
     """
 
     methods: dict[str, str]
     searches: tuple[str, ...]
     train_seeds: tuple[int, ...]
+    ops: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def finals(self) -> list[tuple[str, int]]:
@@ -69,7 +72,16 @@ def read_plan(path: Path) -> Plan | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
         return None
     searches = [f"{label}-n{level}-s{seed}" for label in methods for level in levels for seed in search_seeds]
-    return Plan(methods, tuple(searches), train_seeds)
+    return Plan(methods, tuple(searches), train_seeds, _ops(study["space"], levels))
+
+
+def _ops(space: Mapping[str, Any], levels: list[int]) -> dict[int, tuple[str, ...]]:
+    """Return the ops of each level where the study lists them, as a resolved one does."""
+    try:
+        own, noise = ([str(item["op"]) for item in items] for items in (space["ops"], space["noise"]["ops"]))
+    except (KeyError, TypeError):
+        return {}
+    return {level: (*own, *noise[:level]) for level in levels}
 
 
 def _method(label: str, options: Any) -> str:

@@ -10,6 +10,12 @@ from dastune.ops.spaces import DASTUNE
 from dastune.ops.table import OPS
 from dastune.policy.policy import Choice, Edge, Genotype, Policy, Stages, Step, SubPolicies, noise_mass, op_shares
 
+_JOINED = {
+    "mean": "the mean of its edges",
+    "sum": "the sum of its edges, cut to [0, 1]",
+    "sample": "one of its edges, drawn for each image",
+}
+
 
 def policy_lines(policy: Policy) -> list[str]:
     """Return what the policy is and does: its kind, its geometry where it is not dastune's own, and its steps."""
@@ -63,8 +69,8 @@ def _kind(policy: Policy) -> str:
                 return "no stages: images stay as they are"
             return f"{_count(len(policy.stages), 'stage', 'stages')}; at each, an image goes through one of the steps"
         case Genotype():
-            joined = "the mean of its edges" if policy.node == "mean" else "one of its edges, drawn for each image"
-            return f"cell of {_count(len(policy.nodes), 'node', 'nodes')}, each {joined}; the last is the output"
+            nodes = _count(len(policy.nodes), "node", "nodes")
+            return f"cell of {nodes}, each {_JOINED[policy.node]}; the last is the output"
 
 
 def _count(number: int, one: str, many: str) -> str:

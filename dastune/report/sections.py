@@ -9,16 +9,18 @@ from typing import Any
 from dastune.errors import UserError
 from dastune.folder import SearchRow, StudyFolder
 from dastune.ops.table import OPS
-from dastune.policy.policy import load_policy, op_shares
 from dastune.report.answer import answer
+from dastune.report.found import Found, policy_shares
 from dastune.report.markup import Markup, bullets, element, inline_svg, joined, table
 from dastune.report.plan import Plan, Progress
 from dastune.report.stats import Cell
 from dastune.report.tables import (
+    DEFINITIONS,
     NOTHING,
     accuracy_text,
     count_text,
     duration,
+    found_rows,
     levels_of,
     methods_of,
     noise_text,
@@ -112,6 +114,18 @@ def noise(folder: StudyFolder, found: Sequence[Cell]) -> Markup:
     )
 
 
+def found_policies(results: Sequence[Found]) -> Markup:
+    """Return one table for each noise level of what its searches found, and what its columns mean."""
+    parts = [element("h2", "What the searches found")]
+    for level in sorted({result.noise_level for result in results}):
+        (_, *titles), *body = found_rows([result for result in results if result.noise_level == level])
+        head = [element("th", title, scope="col") for title in ("method", *titles)]
+        parts += [element("h3", ops_text(level).capitalize()), table([head], body)]
+    if len(parts) == 1:
+        return joined([*parts, element("p", "No search is in yet.")])
+    return joined([*parts, bullets(DEFINITIONS)])
+
+
 def policies(folder: StudyFolder, searches: Sequence[SearchRow]) -> Markup:
     """Return one line per search: what its policy applies most."""
     lines = [_policy_line(folder, row) for row in searches]
@@ -132,13 +146,10 @@ def _policy_line(folder: StudyFolder, row: SearchRow) -> Markup:
 def _top_ops(folder: StudyFolder, row: SearchRow) -> str:
     if row.status == "failed":
         return "failed"
-    path = (folder.root / row.policy).resolve()
-    if not path.is_relative_to(folder.root.resolve()):
-        return "its policy is outside this folder and was not read"
     try:
-        shares = op_shares(load_policy(path))
-    except UserError:
-        return "its policy file is missing or cannot be read"
+        shares = policy_shares(folder, row)
+    except UserError as error:
+        return str(error)
     ranked = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
     top = ", ".join(
         f"{op}{' (noise)' if OPS[op].noise else ''} {percent(share, 0)} %" for op, share in ranked[:TOP_OPS]

@@ -1,22 +1,55 @@
 """Tables of cells: a data frame, CSV, Markdown, and a table for the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
 from dastune.folder import write_atomic
+from dastune.report.found import Found, Spread
 from dastune.report.stats import Cell
 
 NOTHING = "-"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
+DEFINITIONS = (
+    "Op distribution: each op's expected share of what a policy applies, where a step that is skipped counts as "
+    "identity; the other columns are made of it, mean \N{PLUS-MINUS SIGN} sd over search seeds.",
+    "Noise mass: the share of noise ops, in percent, and after the stroke what it is if all ops are equally likely.",
+    "Entropy: of the op distribution, in nats; 0 for a single op, and after the stroke that of all ops equally likely.",
+    "Distance from uniform: total variation, the share that would have to move to make all ops equally likely.",
+    "Agreement: the mean over all pairs of search seeds of 1 - the total variation distance between their op "
+    "distributions; 1 if all seeds found the same.",
+    "Entropy of tau, tau from its start: where a search learns weights softmax(tau) of its candidates, their entropy "
+    "in nats and their total variation distance from where they began, means over the rows of tau at the end.",
+)
 
-def table_frame(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Return one row per cell. Accuracies and shares in [0, 1], seconds are device-seconds per search."""
-    columns = {
+_FOUND_NUMBERS: dict[str, Callable[[Found], float | None]] = {
+    "noise_mass_sd": lambda result: result.noise_mass.sd,
+    "entropy_mean": lambda result: result.entropy.mean,
+    "entropy_sd": lambda result: result.entropy.sd,
+    "uniform_entropy": lambda result: result.uniform_entropy,
+    "distance_mean": lambda result: result.distance.mean,
+    "distance_sd": lambda result: result.distance.sd,
+    "agreement": lambda result: result.agreement,
+    "tau_entropy_mean": lambda result: result.tau_entropy.mean,
+    "tau_entropy_sd": lambda result: result.tau_entropy.sd,
+    "tau_from_start_mean": lambda result: result.tau_from_start.mean,
+    "tau_from_start_sd": lambda result: result.tau_from_start.sd,
+}
+
+
+def table_frame(cells: Sequence[Cell], results: Sequence[Found] = ()) -> pd.DataFrame:
+    """Return one row per cell, with what its searches found.
+
+    Accuracies, shares and distances in [0, 1], entropies in nats, seconds are device-seconds per search.
+    """
+    by_key = {(result.method, result.noise_level): result for result in results}
+    aligned = [by_key.get((cell.method, cell.noise_level)) for cell in cells]
+    columns: dict[str, list[Any]] = {
         "method": [cell.method for cell in cells],
         "noise_level": [cell.noise_level for cell in cells],
         "n": [cell.n for cell in cells],
@@ -37,12 +70,44 @@ def table_frame(cells: Sequence[Cell]) -> pd.DataFrame:
         "searches": [cell.searches for cell in cells],
         "failed": [cell.failed for cell in cells],
     }
+    for name, value in _FOUND_NUMBERS.items():
+        columns[name] = [None if result is None else value(result) for result in aligned]
     return pd.DataFrame(columns)
 
 
-def write_csv(cells: Sequence[Cell], path: Path) -> None:
-    """Write `table_frame(cells)` to `path`, atomically; an unknown number is an empty field."""
-    write_atomic(path, table_frame(cells).to_csv(index=False, lineterminator="\n"))
+def write_csv(cells: Sequence[Cell], results: Sequence[Found], path: Path) -> None:
+    """Write `table_frame(cells, results)` to `path`, atomically; an unknown number is an empty field."""
+    write_atomic(path, table_frame(cells, results).to_csv(index=False, lineterminator="\n"))
+
+
+def found_rows(results: Sequence[Found]) -> list[list[str]]:
+    """Return titles, then a row per method, of what searches found at one noise level; see DEFINITIONS."""
+    with_tau = any(result.tau_entropy.mean is not None or result.tau_from_start.mean is not None for result in results)
+    titles = ["method", "noise mass, %", "entropy", "distance from uniform", "agreement"]
+    rows = [titles + ["entropy of tau", "tau from its start"] * with_tau]
+    for result in results:
+        row = [
+            result.method,
+            f"{spread_text(result.noise_mass, 1, 100)} / {percent(result.uniform_noise_share)}",
+            f"{spread_text(result.entropy)} / {number(result.uniform_entropy)}",
+            spread_text(result.distance),
+            "n.a." if result.agreement is None else number(result.agreement),
+        ]
+        rows.append(row + [spread_text(result.tau_entropy), spread_text(result.tau_from_start)] * with_tau)
+    return rows
+
+
+def spread_text(spread: Spread, digits: int = 2, unit: float = 1.0) -> str:
+    """Return mean and sd, times `unit`; no sd where there is one seed."""
+    if spread.mean is None:
+        return NOTHING
+    text = number(spread.mean * unit, digits)
+    return text if spread.sd is None else f"{text} {PLUS_MINUS} {number(spread.sd * unit, digits)}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a number with so many digits behind the point."""
+    return NOTHING if value is None else f"{value:.{digits}f}"
 
 
 def methods_of(cells: Iterable[Cell]) -> list[str]:
@@ -91,8 +156,8 @@ def noise_text(cell: Cell) -> str:
     return f"{percent(cell.noise_mass)} / {percent(cell.uniform_noise_share)}"
 
 
-def markdown(cells: Sequence[Cell]) -> str:
-    """Return two Markdown tables, methods in rows, levels in columns: accuracy with cost, then noise mass."""
+def markdown(cells: Sequence[Cell], results: Sequence[Found] = ()) -> str:
+    """Return Markdown tables, methods in rows: accuracy with cost, noise mass, then per level what searches found."""
     levels = levels_of(cells)
     at = {(cell.method, cell.noise_level): cell for cell in cells}
     accuracy = [["method"]]
@@ -114,8 +179,17 @@ def markdown(cells: Sequence[Cell]) -> str:
         f"Test accuracy in percent, mean {PLUS_MINUS} sd over n search seeds, and charged device time per search.\n\n"
         f"{_pipes(accuracy)}\n"
         "Expected share of noise ops in the found policies, against the share if all ops were equally likely.\n\n"
-        f"{_pipes(noise)}"
+        f"{_pipes(noise)}{_found_markdown(results)}"
     )
+
+
+def _found_markdown(results: Sequence[Found]) -> str:
+    tables = []
+    for level in sorted({result.noise_level for result in results}):
+        rows = found_rows([result for result in results if result.noise_level == level])
+        tables.append(f"\nWhat the searches found, {ops_text(level)}.\n\n{_pipes(rows)}")
+    definitions = "".join(f"- {definition}\n" for definition in DEFINITIONS)
+    return f"{''.join(tables)}\n{definitions}" if tables else ""
 
 
 def _pipes(rows: list[list[str]]) -> str:

@@ -1,244 +1,227 @@
-"""DAS with sampled ops and alignment rewards: the default differentiable search.
+"""Differentiable augmentation search (DAS): tau and the weights of a network learn side by side, then tau is read.
 
-Each image draws one op per stage from softmax(tau). For a one-step look-ahead of the weights, w' = w - lr grad L_train,
-the derivative of the validation loss in tau is exactly a policy gradient,
-
-    dL_val / dtau_j = -lr mean_i A_i (1[k_i = j] - softmax(tau)_j),    A_i = <grad L_val, grad loss_i>,
-
-whose reward A_i says how well image i's gradient aligns with the validation gradient. The same holds for a look-ahead
-along a preconditioned gradient, with A_i = <P grad L_val, grad loss_i>. On the last layer (features h, logits z) and
-with P a regularised Newton step in its weights, A_i has a closed form that needs no further pass through the network:
-
-    A_i = <softmax(z_i) - onehot(y_i), G (S + ridge I)^-1 (h_i - m)>,
-
-where G is the validation gradient in the weights for centred features, and m and S are mean and covariance of the
-validation features. The preconditioner is what makes it work: ReLU features share a large mean, along which any image
-aligns with any other, and A_i without it is mostly that.
-
-On top of it, G, m and S are running means over steps, the validation logits are calibrated by a temperature before
-their loss is taken, and A_i is divided by (loss_i + offset), since large losses make large gradients that align by
-chance.
+What it is made of: a cell (`topology` and `relaxation`), an outer gradient (how tau hears from validation images) and
+a selection (how a policy is made of tau). The published recipe is one choice of each, the default another.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
-from torch.nn import functional as F  # noqa: N812  the name everyone gives it
 
-from dastune.augment.steps import StepTable
-from dastune.policy.policy import Choice, Stages
+from dastune.augment.cell import Cell
+from dastune.data.classification import Images
+from dastune.policy.policy import Choice, Genotype, Stages
 from dastune.policy.space import SearchSpace
+from dastune.policy.topology import Topology
+from dastune.search.outer_gradient import (
+    Alignment,
+    FirstOrder,
+    ForwardAlignment,
+    LookAhead,
+    NoGradient,
+    Outer,
+    OuterGradient,
+    Validation,
+)
 from dastune.search.search import SearchProgress
-from dastune.seeds import derive, generator
-from dastune.training.loop import Batches, Task
+from dastune.search.selection import AdditionSelection, BatchNorm, Criterion, PerturbationSelection, Selection
+from dastune.search.supernet import Relaxation, Supernet
+from dastune.seeds import generator
+from dastune.training.loop import Task
 from dastune.training.optim import set_learning_rate
 
-GRADIENT_DECAY = 0.9  # of the running mean of the validation gradient
-MOMENT_DECAY = 0.95  # of the running mean and covariance of the validation features
-RIDGE = 0.1  # of the mean variance of the features
-LOSS_OFFSET = 0.5  # nats
-TEMPERATURES = 24  # tried in calibration, 1/8 to 8
+Estimator = Literal["alignment", "alignment_forward", "exact", "first_order", "none"]
+SelectionRule = Literal["distribution", "perturbation", "perturbation_add", "argmax", "uniform"]
+
+ESTIMATORS: dict[str, Callable[[Images, int, Validation, int], OuterGradient]] = {
+    "alignment": Alignment,
+    "alignment_forward": ForwardAlignment,
+    "exact": LookAhead,
+    "first_order": FirstOrder,
+}
+TAU_BETAS = (0.5, 0.999)  # of Adam (DARTS, and the DAS authors' code)
+TUNING_RATE = 0.1  # of the learning rate, between decisions (DARTS-PT)
 SMOOTHING = 0.95  # of the running validation accuracy, for reports only
 
 
-class AlignmentSearch:
-    """A Search for a Stages policy: at each stage softmax(tau) over all ops, magnitudes uniform over their ranges.
+@dataclass(frozen=True)
+class DASOptions:
+    """What a differentiable search is made of; `dastune.config.methods.Das` tells each.
 
-    Args:
-        task: search-train images (weights learn from them), search-validation images (tau learns from them, clean).
-        space: candidate ops.
-        stages: ops applied one after the other.
-        tau_learning_rate: Adam's, falling linearly to 0 over the budget.
-        validation_batch: validation images per step.
-        seed: of weights, order and sampling.
+    `search_share` is the share of the budget before selection starts, where selection takes time.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        space: SearchSpace,
-        *,
-        stages: int,
-        tau_learning_rate: float,
-        validation_batch: int,
-        seed: int,
-    ) -> None:
-        self._task = task
-        self._space = space
-        self._tau_learning_rate = tau_learning_rate
-        self._network = task.new_network(derive(seed, "das"))
-        self._optimiser = task.recipe.optimiser(self._network)
-        self._table = StepTable([op.over_range() for op in space.ops], space.geometry)
-        self.tau_SK = torch.zeros(stages, len(space), requires_grad=True)
-        self._tau_optimiser = torch.optim.Adam([self.tau_SK], lr=tau_learning_rate, betas=(0.5, 0.999))
-        self._train = Batches(len(task.train), task.recipe.batch_size, derive(seed, "das train"))
-        self._validation = Batches(len(task.held_out), validation_batch, derive(seed, "das validation"))
-        self._generator = generator(seed, "das sampling")
-        self._view: ValidationView | None = None
+    topology: Topology
+    relaxation: Relaxation
+    estimator: Estimator
+    validation: Validation
+    validation_batch: int
+    selection: SelectionRule
+    criterion: Criterion
+    batch_norm: BatchNorm
+    tuning_epochs: int
+    search_share: float
+    tau_learning_rate: float
+    tau_weight_decay: float
+    tau_schedule: Literal["linear", "constant"]
+
+
+class DASSearch:
+    """A Search for a Stages policy (a chain's distribution) or a Genotype (a discrete cell).
+
+    Args:
+        task: search-train images, from which the weights learn, and search-validation images, from which tau does.
+        space: candidate ops on every edge.
+        seed: of weights, tau, order, sampling and the order of decisions.
+    """
+
+    def __init__(self, task: Task, space: SearchSpace, options: DASOptions, seed: int) -> None:
+        self._options = options
+        sampled = options.relaxation == "sample"
+        device = torch.device("cpu") if sampled else task.device
+        self.cell = Cell(space, options.topology, generator(seed, "das tau"), device)
+        self._start_EK = self.cell.tau_EK.detach().clone()
+        self._tau_optimiser = torch.optim.Adam(
+            [self.cell.tau_EK, self.cell.order_P],
+            lr=options.tau_learning_rate,
+            betas=TAU_BETAS,
+            weight_decay=options.tau_weight_decay,
+        )
+        self._supernet = Supernet(task, self.cell, options.relaxation, seed)
+        self._outer: OuterGradient = NoGradient()
+        if options.estimator != "none":
+            estimator = ESTIMATORS[options.estimator]
+            self._outer = estimator(task.held_out, options.validation_batch, options.validation, seed)
+        self._selection = self._new_selection(seed)
+        self._share = 1.0 if self._selection is None else options.search_share
         self._accuracy: torch.Tensor | None = None
+
+    def _new_selection(self, seed: int) -> Selection | None:
+        options = self._options
+        if options.selection == "perturbation":
+            return PerturbationSelection(
+                self._supernet,
+                criterion=options.criterion,
+                batch_norm=options.batch_norm,
+                tuning_epochs=options.tuning_epochs,
+                seed=seed,
+            )
+        if options.selection == "perturbation_add":
+            return AdditionSelection(
+                self._supernet, batch_norm=options.batch_norm, tuning_epochs=options.tuning_epochs, seed=seed
+            )
+        return None
 
     @property
     def space_size_log10(self) -> float:
-        """One op of all at each stage: stages x log10(ops)."""
-        return len(self.tau_SK) * math.log10(len(self._space))
+        """Of the discrete cells: one op on each kept edge (180 x 15^8 for darts-4 and 15 ops); 15^s for s stages."""
+        return self._options.topology.size_log10(len(self.cell.space))
 
     def step(self, spent: float) -> SearchProgress:
-        """Update the validation gradient, sample a training batch, update tau and the weights."""
-        view = self._observe_validation()
-        images_BCHW, labels_B, drawn_SB = self._sampled_batch()
-        features_BF = self._network.features(self._task.normalise(images_BCHW))
-        logits_BK = self._network.head(features_BF)
-        losses_B = F.cross_entropy(logits_BK, labels_B, reduction="none")
-        rewards_B = alignment(features_BF, logits_BK, labels_B, view) / (losses_B.detach() + LOSS_OFFSET)
-        self._optimiser.zero_grad(set_to_none=True)
-        losses_B.mean().backward()  # type: ignore[no-untyped-call]
-        set_learning_rate(self._optimiser, self._task.recipe.learning_rate_at(spent))
-        self._optimiser.step()
-        # Last, since it waits for the rewards: a GPU is busy with the weights meanwhile.
-        self._update_tau(rewards_B.cpu(), drawn_SB, spent)
+        """Do one bilevel step, or one slice of a decision that is due."""
+        into_selection = (spent - self._share) / (1 - self._share) if self._share < 1 else -1.0
+        if self._selection is not None:
+            if self._selection.done:
+                return SearchProgress(steps=0, account="search", done=True)
+            if self._selection.due(into_selection):
+                return self._selection.step()
+            self._selection.trained()
+        recipe = self._supernet.task.recipe
+        if into_selection < 0:
+            rate = recipe.learning_rate_at(spent / self._share)
+        else:
+            rate = TUNING_RATE * recipe.learning_rate_at(into_selection)
+        if len(self.cell.decided) == self.cell.topology.rows:
+            self._supernet.train(rate)  # only edges are left to decide on
+        else:
+            accuracy = self._outer.step(self._supernet, lambda outer: self._descend(outer, spent), rate)
+            if accuracy is not None:
+                self._accuracy = accuracy if self._accuracy is None else self._accuracy.lerp(accuracy, 1 - SMOOTHING)
         return SearchProgress(steps=1, account="search")
 
-    @torch.no_grad()
-    def _observe_validation(self) -> "ValidationView":
-        """Fold one clean validation batch into the running view of the validation part, and return it."""
-        images_BCHW, labels_B = self._task.held_out.batch(self._validation.draw())
-        features_BF = self._network.features(self._task.normalise(images_BCHW))
-        logits_BK = self._network.head(features_BF)
-        self._view = observe(self._view, features_BF, logits_BK, labels_B)
-        accuracy = (logits_BK.argmax(1) == labels_B).float().mean()
-        self._accuracy = accuracy if self._accuracy is None else self._accuracy.lerp(accuracy, 1 - SMOOTHING)
-        return self._view
-
-    def _sampled_batch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return images_BCHW, labels_B and the op drawn for each image at each stage, drawn_SB."""
-        task = self._task
-        images_BCHW, labels_B = task.train.batch(self._train.draw())
-        images_BCHW = task.standard.before_policy(images_BCHW, self._generator)
-        weights_SK = torch.softmax(self.tau_SK.detach().double(), 1)
-        drawn_SB = torch.multinomial(weights_SK, len(labels_B), replacement=True, generator=self._generator)
-        images_BCHW = self._table.apply(images_BCHW, drawn_SB, self._generator)
-        return task.standard.after_policy(images_BCHW, self._generator), labels_B, drawn_SB
-
-    def _update_tau(self, rewards_B: torch.Tensor, drawn_SB: torch.Tensor, spent: float) -> None:
-        """One Adam step along the policy gradient of the standardised rewards."""
-        if not rewards_B.isfinite().all():  # the network has diverged: tau stays what it was
+    def _descend(self, outer: Outer, spent: float) -> None:
+        """Update tau and the orders' logits by Adam; not at all by gradients of a network that has diverged."""
+        if not all(gradient.isfinite().all() for gradient in outer):
             return
-        rewards_B = (rewards_B - rewards_B.mean()) / (rewards_B.std(correction=0) + 1e-8)
-        chosen_SBK = F.one_hot(drawn_SB, len(self._space)).float()
-        weights_SK = torch.softmax(self.tau_SK.detach(), 1)
-        self.tau_SK.grad = -torch.einsum("b,sbk->sk", rewards_B, chosen_SBK - weights_SK[:, None]) / len(rewards_B)
-        set_learning_rate(self._tau_optimiser, self._tau_learning_rate * (1 - spent))
+        rate = self._options.tau_learning_rate
+        if self._options.tau_schedule == "linear":
+            rate *= max(0.0, 1 - spent / self._share)
+        self.cell.tau_EK.grad, self.cell.order_P.grad = outer
+        set_learning_rate(self._tau_optimiser, rate)
         self._tau_optimiser.step()
 
-    def best(self) -> Stages:
-        """Return softmax(tau) as it is, at each stage."""
-        weights_SK = torch.softmax(self.tau_SK.detach().double(), 1).tolist()
-        steps = [op.over_range() for op in self._space.ops]
-        return Stages(
-            stages=tuple(
-                tuple(Choice(weight=weight, step=step) for weight, step in zip(weights, steps, strict=True))
-                for weights in weights_SK
-            ),
-            geometry=self._space.geometry,
-        )
+    def best(self) -> Stages | Genotype:
+        """Return what tau and the decisions so far amount to.
+
+        By `selection`: `distribution` softmax(tau) at each stage; `uniform` all ops alike, whatever tau says; `argmax`
+        and `perturbation` the discrete cell, where undecided edges take the op with the largest tau;
+        `perturbation_add` of a chain the stages, where undecided ones keep softmax(tau), else the discrete cell.
+        """
+        match self._options.selection:
+            case "distribution":
+                return self.cell.stages()
+            case "uniform":
+                return self._uniform()
+            case "perturbation_add" if self.cell.topology.is_chain:
+                return self.cell.stages()
+        return self.cell.genotype()
+
+    def _uniform(self) -> Stages:
+        space = self.cell.space
+        stage = tuple(Choice(weight=1.0, step=op.over_range()) for op in space.ops)
+        return Stages(stages=(stage,) * self.cell.topology.rows, geometry=space.geometry)
 
     def summary(self) -> Mapping[str, float]:
-        """Return the entropy of tau in nats (mean over stages) and the running validation accuracy."""
-        summary = {"tau_entropy": mean_entropy(self.tau_SK)}
-        if self._accuracy is not None:
-            summary["val_accuracy"] = float(self._accuracy)
-        return summary
+        """Return tau's entropy in nats (mean over rows), its distances, and what is known of accuracy and decisions.
+
+        `tau_from_uniform` is the total variation distance of softmax(tau) from all ops alike, mean over rows;
+        `tau_from_start` that from where it started.
+        """
+        weights_EK = torch.softmax(self.cell.tau_EK.detach(), 1)
+        summary = {
+            "tau_entropy": float(torch.special.entr(weights_EK).sum(1).mean()),
+            "tau_from_uniform": _total_variation(weights_EK, torch.full_like(weights_EK, 1 / weights_EK.shape[1])),
+            "tau_from_start": _total_variation(weights_EK, torch.softmax(self._start_EK, 1)),
+        }
+        if self._accuracy is not None and math.isfinite(accuracy := float(self._accuracy)):
+            summary["val_accuracy"] = accuracy
+        return {**summary, **({} if self._selection is None else self._selection.summary())}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything; a copy, which later steps leave alone."""
         return {
-            "network": deepcopy(self._network.state_dict()),
-            "optimiser": deepcopy(self._optimiser.state_dict()),
-            "tau": self.tau_SK.detach().clone(),
+            "supernet": self._supernet.state_dict(),
+            "tau": self.cell.tau_EK.detach().clone(),
+            "order": self.cell.order_P.detach().clone(),
+            "start": self._start_EK,
+            "decided": dict(self.cell.decided),
+            "removed": sorted(self.cell.removed),
             "tau_optimiser": deepcopy(self._tau_optimiser.state_dict()),
-            "train": self._train.state_dict(),
-            "validation": self._validation.state_dict(),
-            "generator": self._generator.get_state(),
-            "view": None if self._view is None else asdict(self._view),
+            "outer": self._outer.state_dict(),
+            "selection": None if self._selection is None else self._selection.state_dict(),
             "accuracy": self._accuracy,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where `state_dict` was called."""
-        self._network.load_state_dict(state["network"])
-        self._optimiser.load_state_dict(deepcopy(state["optimiser"]))
+        self._supernet.load_state_dict(state["supernet"])
         with torch.no_grad():
-            self.tau_SK.copy_(state["tau"])
+            self.cell.tau_EK.copy_(state["tau"])
+            self.cell.order_P.copy_(state["order"])
+            self._start_EK.copy_(state["start"])
+        self.cell.decided = dict(state["decided"])
+        self.cell.removed = set(state["removed"])
         self._tau_optimiser.load_state_dict(deepcopy(state["tau_optimiser"]))
-        self._train.load_state_dict(state["train"])
-        self._validation.load_state_dict(state["validation"])
-        self._generator.set_state(state["generator"])
-        device = self._task.device
-        view, accuracy = state["view"], state["accuracy"]
-        self._view = None if view is None else ValidationView(**{name: view[name].to(device) for name in view})
-        self._accuracy = None if accuracy is None else accuracy.to(device)
+        self._outer.load_state_dict(state["outer"])
+        if self._selection is not None:
+            self._selection.load_state_dict(state["selection"])
+        accuracy = state["accuracy"]
+        self._accuracy = None if accuracy is None else accuracy.to(self._supernet.task.device)
 
 
-def mean_entropy(tau_SK: torch.Tensor) -> float:
-    """Return the entropy of softmax(tau_SK) in nats, the mean over its rows."""
-    return float(torch.special.entr(torch.softmax(tau_SK.detach(), 1)).sum(1).mean())
-
-
-@dataclass(frozen=True)
-class ValidationView:
-    """Running means over validation batches: last-layer gradient, and mean and covariance of the features."""
-
-    gradient_KF: torch.Tensor  # noqa: N815  shapes are part of names
-    mean_F: torch.Tensor  # noqa: N815
-    covariance_FF: torch.Tensor  # noqa: N815
-
-
-@torch.no_grad()
-def observe(
-    view: ValidationView | None, features_BF: torch.Tensor, logits_BK: torch.Tensor, labels_B: torch.Tensor
-) -> ValidationView:
-    """Return `view` with one more batch folded in; the first batch is taken as it is."""
-    mean_F = features_BF.mean(0)
-    if view is not None:
-        mean_F = view.mean_F.lerp(mean_F, 1 - MOMENT_DECAY)
-    centred_BF = features_BF - mean_F
-    covariance_FF = centred_BF.T @ centred_BF / len(features_BF)
-    gradient_KF = last_layer_gradient(centred_BF, logits_BK, labels_B, calibration(logits_BK, labels_B))
-    if view is not None:
-        covariance_FF = view.covariance_FF.lerp(covariance_FF, 1 - MOMENT_DECAY)
-        gradient_KF = view.gradient_KF.lerp(gradient_KF, 1 - GRADIENT_DECAY)
-    return ValidationView(gradient_KF, mean_F, covariance_FF)
-
-
-@torch.no_grad()
-def alignment(
-    features_BF: torch.Tensor, logits_BK: torch.Tensor, labels_B: torch.Tensor, view: ValidationView
-) -> torch.Tensor:
-    """Return A_B: how much each image's last-layer step, preconditioned, lowers the validation loss, to first order."""
-    error_BK = torch.softmax(logits_BK, 1) - F.one_hot(labels_B, logits_BK.shape[1])
-    ridge = RIDGE * view.covariance_FF.diagonal().mean() + 1e-12
-    damped_FF = view.covariance_FF + ridge * torch.eye(len(view.mean_F), dtype=ridge.dtype, device=ridge.device)
-    direction_KF = torch.linalg.solve_ex(damped_FF, view.gradient_KF, left=False).result
-    rewards_B: torch.Tensor = (error_BK * ((features_BF - view.mean_F) @ direction_KF.T)).sum(1)
-    return rewards_B
-
-
-def last_layer_gradient(
-    features_BF: torch.Tensor, logits_BK: torch.Tensor, labels_B: torch.Tensor, scale: torch.Tensor
-) -> torch.Tensor:
-    """Return the gradient, K x F, of the mean cross entropy of `scale` * logits in the last layer's weights."""
-    error_BK = torch.softmax(scale * logits_BK, 1) - F.one_hot(labels_B, logits_BK.shape[1])
-    gradient_KF: torch.Tensor = scale * error_BK.T @ features_BF / len(labels_B)
-    return gradient_KF
-
-
-def calibration(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
-    """Return the factor on a grid from 1/8 to 8 by which these logits have the least cross entropy, a 0-d tensor."""
-    factors_T = torch.logspace(-3, 3, TEMPERATURES, base=2, device=logits_BK.device)
-    log_probabilities_TBK = torch.log_softmax(factors_T[:, None, None] * logits_BK, 2)
-    chosen_TB = log_probabilities_TBK.gather(2, labels_B.expand(TEMPERATURES, -1)[..., None])[..., 0]
-    return factors_T.take(chosen_TB.mean(1).argmax())  # plain indexing would wait for the device
+def _total_variation(first_EK: torch.Tensor, second_EK: torch.Tensor) -> float:
+    return float((first_EK - second_EK).abs().sum(1).mean() / 2)

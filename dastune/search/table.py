@@ -9,8 +9,7 @@ from dastune.policy.space import SearchSpace
 from dastune.search.auto_augment import AutoAugmentProposer
 from dastune.search.black_box import BlackBoxSearch
 from dastune.search.controls import Control, no_policy, trivial_policy
-from dastune.search.das import AlignmentSearch
-from dastune.search.das_paper import PaperSearch
+from dastune.search.das import DASOptions, DASSearch
 from dastune.search.rand_augment import RandAugmentProposer
 from dastune.search.random_policies import RandomProposer
 from dastune.search.search import Search
@@ -29,27 +28,10 @@ class Setting:
 
 
 def _das(options: study.Das, setting: Setting) -> Search:
-    return AlignmentSearch(
-        setting.task,
-        setting.space,
-        stages=options.stages,
-        tau_learning_rate=options.tau_learning_rate,
-        validation_batch=options.validation_batch,
-        seed=setting.seed,
-    )
-
-
-def _das_paper(options: study.DasPaper, setting: Setting) -> Search:
-    return PaperSearch(
-        setting.task,
-        setting.space,
-        inputs=options.inputs,
-        nodes=options.nodes,
-        tau_learning_rate=options.tau_learning_rate,
-        tau_weight_decay=options.tau_weight_decay,
-        search_share=options.search_share,
-        seed=setting.seed,
-    )
+    space = setting.space.split(options.magnitude_ranges)
+    chosen = options.model_dump(exclude={"method", "preset", "topology", "magnitude_ranges"})
+    chosen["validation_batch"] = options.validation_batch or setting.task.recipe.batch_size
+    return DASSearch(setting.task, space, DASOptions(topology=options.wiring, **chosen), setting.seed)
 
 
 def _auto_augment(options: study.AutoAugment, setting: Setting) -> Search:
@@ -80,7 +62,6 @@ def _none(options: study.NoAugmentation, setting: Setting) -> Search:
 
 SEARCHES: dict[type[study.Method], Callable[[Any, Setting], Search]] = {
     study.Das: _das,
-    study.DasPaper: _das_paper,
     study.AutoAugment: _auto_augment,
     study.RandAugment: _rand_augment,
     study.Random: _random,

@@ -11,11 +11,12 @@ from torch.nn import functional as F  # noqa: N812  the name everyone gives it
 from dastune.augment.policies import PolicyTransform
 from dastune.augment.standard import Normalise, StandardAugmentation
 from dastune.data.classification import Images
-from dastune.models.network import Network
+from dastune.models.network import Classifier, Network
 from dastune.models.table import MODELS
 from dastune.policy.policy import Policy
 from dastune.seeds import derive, generator
 from dastune.training.optim import Recipe, set_learning_rate
+from dastune.training.precision import Precision, fastest_layout
 
 EVALUATION_BATCH = 250  # images; without a graph, several times a training batch fits
 
@@ -27,6 +28,7 @@ class Task:
     Attributes:
         train, held_out: what is trained on, and what scores it (validation in a search, test in a final training).
         network, network_options: row of MODELS and its options.
+        precision: what networks compute features in; their weights, statistics, logits and losses are float32.
     """
 
     train: Images
@@ -38,13 +40,35 @@ class Task:
     standard: StandardAugmentation
     normalise: Normalise
     device: torch.device
+    precision: Precision = "float32"
 
     def new_network(self, seed: int) -> Network:
         """Return a network whose weights are a function of `seed`, on the device, in training mode."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(seed, "weights"))
             network = MODELS[self.network].build(self.classes, **self.network_options)
-        return network.to(self.device).train()
+        return network.to(self.device).to(memory_format=self.memory_format).train()
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How images and convolutions' weights lie in memory: pixel by pixel where that is faster."""
+        return fastest_layout(self.precision, self.device)
+
+    def features(self, network: Classifier, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return features_BF, float32, of images in [0, 1]: normalised in float32, then in the task's precision.
+
+        Differentiable in images and weights, as often as wanted, also inside torch.func.functional_call.
+        """
+        normalised_BCHW = self.normalise(images_BCHW).contiguous(memory_format=self.memory_format)
+        if self.precision == "float32":
+            return network.features(normalised_BCHW)
+        # Weights are used once in a pass: kept casts of them would only take memory.
+        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
+            return network.features(normalised_BCHW).float()
+
+    def logits(self, network: Classifier, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return logits_BK: `network.head` of `features`, in float32."""
+        return network.head(self.features(network, images_BCHW))
 
 
 class Batches:
@@ -114,10 +138,10 @@ class Training:
         images_BCHW = task.standard.before_policy(images_BCHW, self._generator)
         images_BCHW = self._policy(images_BCHW)
         images_BCHW = task.standard.after_policy(images_BCHW, self._generator)
-        loss = F.cross_entropy(self.network(task.normalise(images_BCHW)), labels_B)
+        loss = F.cross_entropy(task.logits(self.network, images_BCHW), labels_B)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
+        task.recipe.step(self._optimiser, self.network)
         self.steps += 1
         return loss.detach()
 
@@ -161,7 +185,7 @@ class Evaluation:
         stop = min(self._next + EVALUATION_BATCH, len(self._task.held_out))
         images_BCHW, labels_B = self._task.held_out.batch(torch.arange(self._next, stop))
         self._network.eval()
-        logits_BK = self._network(self._task.normalise(images_BCHW))
+        logits_BK = self._task.logits(self._network, images_BCHW)
         self._network.train()
         # Not in place: a state_dict may hold the old counts.
         self._correct = self._correct + (logits_BK.argmax(1) == labels_B).sum()

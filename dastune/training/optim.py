@@ -16,6 +16,7 @@ class Recipe:
         batch_size: images per step.
         learning_rate: the largest.
         schedule: "cosine" falls to 0 over the training; "step" is times 0.1 after each third.
+        gradient_clip: the largest norm that the gradient of all weights together may have; None: any.
     """
 
     batch_size: int
@@ -23,6 +24,7 @@ class Recipe:
     momentum: float
     weight_decay: float
     schedule: Literal["cosine", "step"]
+    gradient_clip: float | None = None
 
     def optimiser(self, network: nn.Module) -> torch.optim.SGD:
         """Return the optimiser of all weights of `network`."""
@@ -33,6 +35,12 @@ class Recipe:
             weight_decay=self.weight_decay,
             nesterov=self.momentum > 0,
         )
+
+    def step(self, optimiser: torch.optim.Optimizer, network: nn.Module) -> None:
+        """Update the weights of `network` along their gradients, which are scaled down first if they are too long."""
+        if self.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), self.gradient_clip)
+        optimiser.step()
 
     def learning_rate_at(self, progress: float) -> float:
         """Return the learning rate after the share `progress`, in [0, 1], of a training."""

@@ -67,6 +67,7 @@ KINDS: dict[str, Policy] = {
     "rand_augment": RAND_AUGMENT,
     "sub_policies": SUB_POLICIES,
     "genotype": GENOTYPE,
+    "adding_genotype": GENOTYPE.model_copy(update={"node": "sum"}),
     "none": NO_AUGMENTATION,
     "empty_sub_policy": SubPolicies(sub_policies=(SubPolicy(steps=()),)),
 }
@@ -120,7 +121,8 @@ def reference(policy: Policy, images: torch.Tensor, generator: torch.Generator) 
             states = [images] * policy.inputs
             for edges in policy.nodes:
                 edge_images = [one_by_one(states[e.source], [e.step] * len(images), next(parts)) for e in edges]
-                states.append(sum(edge_images, torch.zeros_like(images)) / len(edges))
+                total = sum(edge_images, torch.zeros_like(images))
+                states.append(total.clamp(0, 1) if policy.node == "sum" else total / len(edges))
             return states[-1]
 
 

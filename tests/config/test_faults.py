@@ -17,6 +17,18 @@ SAFE = "use 1 to 100 letters, digits, '-', '_' and '.', with a letter or digit f
 METHOD_NAMES = "legal: auto_augment, das, none, rand_augment, random, trivial"
 OWN_LABEL = "(a label of your own needs `method: NAME` in its options)"
 AN_OP = "must be an op, such as rotate or rotate: {degrees: 20}"
+A_CELL = "a cell such as {inputs: 2, nodes: 4}"
+TOPOLOGIES = f"they are single, chain-1 to chain-6 and darts-1 to darts-6, or {A_CELL}"
+DAS_KEYS = (
+    "batch_norm, criterion, estimator, magnitude_ranges, method, preset, relaxation, search_share, selection, "
+    "tau_learning_rate, tau_schedule, tau_weight_decay, topology, tuning_epochs, validation, validation_batch"
+)
+NO_GRADIENT = (
+    "with estimator first_order, clean validation images give tau a gradient of exactly zero, since their loss at "
+    "fixed weights does not depend on it; set it to augmented, or choose another estimator"
+)
+NO_STAGES = "makes a policy of stages, which a DAG has not; choose argmax or perturbation, or topology chain-K"
+NOT_MASKED = "an op's weight can be masked in a blend only, and images can be given an op only where ops are sampled"
 
 # A section that replaces the one of the minimal study -> the one line that is said of it.
 ONE_FAULT = {
@@ -28,21 +40,20 @@ ONE_FAULT = {
     ),
     "data: {name: digits, trian_images: 3}": "data.trian_images: unknown key; did you mean 'train_images'?",
     "data: {name: digits, root: /x}": (
-        "data.root: is a key of cifar10, not of digits; legal: name, train_images, search_images, validation_images"
+        "data.root: is a key of cifar10, not of digits; legal: name, train_images, search_images, validation_images, "
+        "shift"
     ),
     "model: {name: wide_resnet, deph: 10}": "model.deph: unknown key; did you mean 'depth'?",
     "model: {depth: 10}": "model.depth: is a key of wide_resnet, not of small_cnn; legal: name, channels",
     "space: {opps: das-image}": "space.opps: unknown key; did you mean 'ops'?",
     "space: {noise: {level: [0]}}": "space.noise.level: unknown key; did you mean 'levels'?",
     "space: {ops: [{op: rotate, low: 0, high: 5, hihg: 3}]}": "space.ops[0].hihg: unknown key; did you mean 'high'?",
-    "methods: {das: {stagess: 1}}": "methods.das.stagess: unknown key; did you mean 'stages'?",
-    "methods: {das: {nodes: 1}}": (
-        "methods.das.nodes: is a key of das with preset paper, not of das with preset default; legal: method, preset, "
-        "stages, tau_learning_rate, validation_batch"
-    ),
-    "methods: {x: {method: das, preset: paper, stages: 1}}": (
-        "methods.x.stages: is a key of das with preset default, not of das with preset paper; legal: method, preset, "
-        "inputs, nodes, tau_learning_rate, tau_weight_decay, search_share"
+    "methods: {das: {topolgy: single}}": "methods.das.topolgy: unknown key; did you mean 'topology'?",
+    "methods: {das: {nodes: 1}}": f"methods.das.nodes: unknown key; legal: {DAS_KEYS}",
+    "methods: {das: {topology: {node: 1}}}": "methods.das.topology.node: unknown key; did you mean 'nodes'?",
+    "methods: {das: {topology: {x: 1}}}": "methods.das.topology.x: unknown key; legal: cells, inputs, join, nodes",
+    "methods: {x: {method: rand_augment, sub_policies: 1}}": (
+        "methods.x.sub_policies: is a key of auto_augment and random, not of rand_augment; legal: method, search, n, m"
     ),
     "budget: {gpu_hour: 1}": "budget.gpu_hour: unknown key; did you mean 'gpu_hours'?",
     "seeds: {searches: [1]}": "seeds.searches: unknown key; did you mean 'search'?",
@@ -64,11 +75,11 @@ ONE_FAULT = {
     "seeds: [1, 2]": "seeds: must be a mapping with keys such as search, final; got [1, 2]",
     "final: [1]": (
         "final: must be a mapping with keys such as batch_size, learning_rate, momentum, weight_decay, schedule, "
-        "epochs; got [1]"
+        "gradient_clip, precision, epochs; got [1]"
     ),
     "training: ": (
         "training: must be a mapping with keys such as batch_size, learning_rate, momentum, weight_decay, schedule, "
-        "child_epochs; got nothing"
+        "gradient_clip, precision, child_epochs; got nothing"
     ),
     "methods: [das, none]": "methods: must be a mapping such as {das: {}, none: {}}, got ['das', 'none']",
     "methods: das": "methods: must be a mapping such as {das: {}, none: {}}, got 'das'",
@@ -96,10 +107,14 @@ ONE_FAULT = {
     "training: {batch_size: 0}": "training.batch_size: must be at least 1, got 0",
     "training: {momentum: 1.0}": "training.momentum: must be below 1, got 1.0",
     "space: {magnitude_levels: 1}": "space.magnitude_levels: must be at least 2, got 1",
-    "methods: {das: {stages: 9}}": "methods.das.stages: must be at most 4, got 9",
+    "methods: {das: {topology: {nodes: 9}}}": "methods.das.topology.nodes: must be at most 6, got 9",
+    "methods: {das: {topology: {cells: a}}}": "methods.das.topology.cells: must be a whole number, got 'a'",
+    "methods: {das: {magnitude_ranges: 11}}": "methods.das.magnitude_ranges: must be at most 10, got 11",
+    "methods: {das: {validation_batch: 0}}": "methods.das.validation_batch: must be at least 1, got 0",
+    "methods: {das: {search_share: 1}}": "methods.das.search_share: must be below 1, got 1",
     "methods: {das: {tau_learning_rate: 0}}": "methods.das.tau_learning_rate: must be above 0, got 0",
     "methods: {rand_augment: {m: [11]}}": "methods.rand_augment.m[0]: must be at most 10, got 11",
-    "methods: {x: {method: das, preset: paper, inputs: 3}}": "methods.x.inputs: 3 is not legal; legal: 1, 2",
+    "methods: {das: {topology: {inputs: 3}}}": "methods.das.topology.inputs: 3 is not legal; legal: 1, 2",
     "resources: {cpus: 0}": "resources.cpus: must be above 0, got 0",
     "resources: {cpus: .inf}": "resources.cpus: must be a finite number, got inf",
     "seeds: {search: []}": "seeds.search: must not be empty, got []",
@@ -125,8 +140,44 @@ ONE_FAULT = {
     "methods: {x: {method: }}": f"methods.x.method: is required and not given; {METHOD_NAMES}",
     "methods: {das: {preset: papr}}": "methods.das.preset: 'papr' is not legal; did you mean 'paper'?",
     "methods: {das: {preset: 3}}": "methods.das.preset: 3 is not legal; legal: default, paper",
+    "methods: {das: {preset: [1]}}": "methods.das.preset: [1] is not legal; legal: default, paper",
+    "methods: {das: {estimator: firstorder}}": (
+        "methods.das.estimator: 'firstorder' is not legal; did you mean 'first_order'?"
+    ),
+    "methods: {das: {relaxation: }}": "methods.das.relaxation: nothing is not legal; legal: blend, sample",
+    "methods: {das: {topology: {join: summ}}}": ("methods.das.topology.join: 'summ' is not legal; did you mean 'sum'?"),
+    # topologies of das, and options that do not go together
+    "methods: {das: {topology: chian-2}}": f"methods.das.topology: 'chian-2' is no topology; {TOPOLOGIES}",
+    "methods: {das: {topology: darts-7}}": f"methods.das.topology: 'darts-7' is no topology; {TOPOLOGIES}",
+    "methods: {das: {topology: 3}}": f"methods.das.topology: must be a name such as chain-2 or {A_CELL}, got 3",
+    "methods: {das: {topology: }}": f"methods.das.topology: must be a name such as chain-2 or {A_CELL}, got nothing",
+    **{
+        f"methods: {{das: {{stages: {value}}}}}": (
+            f"methods.das.stages: must be a whole number from 1 to 6, the ops one after the other, got {said}"
+        )
+        for value, said in (("9", "9"), ("0", "0"), ("1.5", "1.5"), ("true", "true"), ("x", "'x'"), ("", "nothing"))
+    },
+    "methods: {das: {stages: 2, topology: chain-3}}": (
+        "methods.das.stages: says the same as topology: chain-K; give one of them"
+    ),
+    "methods: {das: {stages: 2, topology: {nodes: 2}}}": (
+        "methods.das.stages: says the same as topology: chain-K; give one of them"
+    ),
+    "methods: {das: {estimator: first_order}}": f"methods.das.validation: {NO_GRADIENT}",
+    "methods: {das: {preset: paper, validation: clean}}": f"methods.das.validation: {NO_GRADIENT}",
+    "methods: {das: {topology: darts-4}}": f"methods.das.selection: distribution {NO_STAGES}",
+    "methods: {das: {topology: {nodes: 2}}}": f"methods.das.selection: distribution {NO_STAGES}",
+    "methods: {das: {preset: paper, selection: uniform}}": f"methods.das.selection: uniform {NO_STAGES}",
+    "methods: {das: {selection: perturbation}}": (
+        f"methods.das.selection: perturbation needs relaxation blend, got sample: {NOT_MASKED}"
+    ),
+    "methods: {das: {relaxation: blend, selection: perturbation_add}}": (
+        f"methods.das.selection: perturbation_add needs relaxation sample, got blend: {NOT_MASKED}"
+    ),
     "methods: {auto_augment: {search: tpe}}": "methods.auto_augment.search: 'tpe' is not legal; legal: ppo",
     "training: {schedule: cosin}": "training.schedule: 'cosin' is not legal; did you mean 'cosine'?",
+    "training: {gradient_clip: 0}": "training.gradient_clip: must be above 0, got 0",
+    "final: {precision: bf16}": "final.precision: 'bf16' is not legal; did you mean 'bfloat16'?",
     # ops and their arguments
     "space: {ops: [{rotate: {degres: 3}}]}": (
         "space.ops[0].rotate.degres: unknown argument; rotate takes {degrees: HIGH} or {degrees: [LOW, HIGH]}"
@@ -170,6 +221,32 @@ ONE_FAULT = {
         "aa, aa-torchvision, aa-paper, ra, ra-torchvision, ra-paper, trivial-wide), got "
         "{identity: null}"
     ),
+    # shifts
+    "data: {name: digits, shift: [{rotate: {degrees: 400, probability: 2}}]}": (
+        "data.shift[0].rotate.probability: must be a number from 0 to 1, got 2"
+    ),
+    "data: {name: digits, shift: [{invert: {probability: half}}]}": (
+        "data.shift[0].invert.probability: must be a number from 0 to 1, got 'half'"
+    ),
+    "data: {name: digits, shift: [rotate, {rotate: {degrees: -1, probability: 1}}]}": (
+        "data.shift[1].rotate.degrees: must be at least 0 degrees, got -1; its sign is drawn for each image"
+    ),
+    "data: {name: digits, shift: [rotat]}": "data.shift[0]: 'rotat' is no op; did you mean 'rotate'?",
+    "data: {name: digits, shift: [{rotat: {probability: 1}}]}": (
+        "data.shift[0]: 'rotat' is no op; did you mean 'rotate'?"
+    ),
+    "data: {name: digits, shift: [invert, constant]}": (
+        "data.shift[1]: 'constant' is a noise op, which leaves nothing to learn; give another op"
+    ),
+    "data: {name: digits, shift: [{op: rotate, low: 0, high: 40, probability: -1}]}": (
+        "data.shift[0].probability: must be at least 0, got -1"
+    ),
+    "data: {name: digits, shift: [{op: rotate, low: 0, high: 40, chance: 1}]}": (
+        "data.shift[0].chance: unknown key; legal: high, low, op, probability, signed"
+    ),
+    "data: {name: digits, shift: [3]}": f"data.shift[0]: {AN_OP}, got 3",
+    "data: {name: digits, shift: rotate}": "data.shift: must be a list, got 'rotate'",
+    "data: {name: digits, shift: }": "data.shift: must be a list, got nothing",
     # given twice, or beyond a list
     "space: {ops: [rotate, identity, rotate]}": "space.ops[2]: 'rotate' is given twice; give each once",
     "space: {ops: [identity, constant], noise: {levels: [3]}}": (
@@ -307,12 +384,12 @@ def test_a_file_that_is_no_study(content: str | bytes, line: str, refused: Calla
     assert refused(content) == line
 
 
-JARGON = re.compile(r"Input should|valid dict|pydantic|literal|das_paper|\[type=|NoneType|None|True|False|\bstr\b")
+JARGON = re.compile(r"Input should|valid dict|pydantic|literal|function-|\[type=|NoneType|None|True|False|\bstr\b")
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "das", "digits", "rotate", "-1"]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "das", "digits", "paper", "-1"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["name", "ops", "op", "das", "degrees", "method", "x"]), inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "ops", "op", "nodes", "degrees", "method", "x"]), inner, max_size=3)
     ),
     max_leaves=5,
 )
@@ -320,7 +397,8 @@ PATHS = [
     *("name", "data", "data.name", "data.train_images", "model", "model.name", "model.depth", "space", "space.ops"),
     *("space.noise", "space.noise.ops", "space.noise.levels", "methods", "methods.das", "methods.das.preset"),
     *("methods.x", "methods.x.method", "budget", "budget.gpu_hours", "resources", "resources.gpus", "seeds.search"),
-    *("standard", "training", "training.schedule", "final", "final.epochs", "tracking.uri", "x"),
+    *("standard", "training", "training.schedule", "final", "final.epochs", "tracking.uri", "x", "data.shift"),
+    *("methods.das.topology", "methods.das.stages", "methods.das.selection", "methods.das.topology.join"),
 ]
 
 

@@ -13,10 +13,13 @@ from pydantic import ValidationError
 
 from dastune.config import StudyConfig, load_study, parse_budget
 from dastune.config.defaults import DATA_DEFAULTS
-from dastune.config.study import METHODS, Das, DasPaper
+from dastune.config.methods import PRESETS
+from dastune.config.study import METHODS, Das
 from dastune.data.table import DATASETS
 from dastune.errors import UserError
 from dastune.ops.spaces import TORCHVISION, Geometry
+from dastune.policy.policy import Step
+from dastune.policy.topology import chain, dag
 
 STUDIES = ["digits_noise", "cifar10_noise"]
 StudyFile = Callable[[str | bytes], Path]
@@ -40,12 +43,65 @@ def test_final_takes_from_training_what_has_no_default_of_its_own(minimal: str, 
     assert (study.training.momentum, study.final.momentum) == (0.5, 0.1)
 
 
+def test_precision_and_clip_of_the_final_training_are_those_of_the_searches_unless_it_has_its_own(
+    minimal: str, study_file: StudyFile
+) -> None:
+    assert load_study(study_file(minimal)).final.precision == "auto"
+    training = "training: {precision: bfloat16, gradient_clip: 5}\n"
+    final = load_study(study_file(minimal + training)).final
+    assert (final.precision, final.gradient_clip) == ("bfloat16", 5)
+    final = load_study(study_file(minimal + training + "final: {precision: float32, gradient_clip: null}\n")).final
+    assert (final.precision, final.gradient_clip) == ("float32", None)
+
+
 def test_labels_name_methods(minimal: str, study_file: StudyFile) -> None:
     methods = "{das: , paper: {method: das, preset: paper}, none: {}}"
     study = load_study(study_file(minimal.replace("{none: }", methods)))
-    assert [type(method).__name__ for method in study.methods.values()] == ["Das", "DasPaper", "NoAugmentation"]
-    assert isinstance(study.methods["das"], Das)
-    assert isinstance(study.methods["paper"], DasPaper)
+    assert [type(method).__name__ for method in study.methods.values()] == ["Das", "Das", "NoAugmentation"]
+
+
+def das_of(options: str, minimal: str, study_file: StudyFile) -> Das:
+    """Return what `das: {options}` loads as, after a round trip through the folder's YAML."""
+    study = load_study(study_file(minimal.replace("{none: }", f"{{das: {{{options}}}}}")))
+    assert as_written(study) == study
+    das = study.methods["das"]
+    assert isinstance(das, Das)
+    return das
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_fills_up_what_is_not_given(preset: str, minimal: str, study_file: StudyFile) -> None:
+    plain, own = das_of(f"preset: {preset}", minimal, study_file), "tau_learning_rate: 0.5, estimator: exact"
+    changed = das_of(f"preset: {preset}, {own}", minimal, study_file)
+    for key, value in PRESETS[preset].items():
+        assert getattr(plain, key) == value
+        assert getattr(changed, key) == {"tau_learning_rate": 0.5, "estimator": "exact"}.get(key, value)
+    assert changed == plain.model_copy(update={"tau_learning_rate": 0.5, "estimator": "exact"})
+
+
+def test_presets_say_all_that_has_no_default(minimal: str, study_file: StudyFile) -> None:
+    assert das_of("", minimal, study_file) == das_of("preset: default", minimal, study_file)
+    needed = {name for name, field in Das.model_fields.items() if field.is_required()} - {"method"}
+    assert {frozenset(values) for values in PRESETS.values()} == {frozenset(needed)}
+
+
+@pytest.mark.parametrize(
+    ("options", "wiring"),
+    [
+        ("", chain(1)),
+        ("topology: single", chain(1)),
+        ("topology: chain-3", chain(3)),
+        ("stages: 3", chain(3)),
+        ("stages: 2, topology: chain-2", chain(2)),
+        ("preset: paper", dag(2, 4)),
+        ("preset: paper, stages: 2", chain(2)),
+        ("topology: darts-2, selection: argmax", dag(2, 2)),
+        ("topology: {}, selection: argmax", dag(2, 4)),
+        ("topology: {inputs: 1, nodes: 3, cells: 2, join: sum}, selection: argmax", dag(1, 3, 2, "sum")),
+    ],
+)
+def test_topologies(options: str, wiring: Any, minimal: str, study_file: StudyFile) -> None:
+    assert das_of(options, minimal, study_file).wiring == wiring
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -99,6 +155,20 @@ def test_op_lists_survive_the_round_trip(ops: str, minimal: str, study_file: Stu
     assert as_written(study) == study
 
 
+def test_shifts(minimal: str, study_file: StudyFile) -> None:
+    shift = "[rotate: {degrees: 40}, invert: {probability: 0.5}, posterize: {bits: [8, 2], probability: 1}, color]"
+    text = minimal.replace("{name: digits}", f"{{name: digits, shift: {shift}}}")
+    study = load_study(study_file(text))
+    assert [item.step for item in study.data.shift] == [
+        Step(op="rotate", low=0, high=40),
+        Step(op="invert", probability=0.5),
+        Step(op="posterize", low=2, high=8),
+        Step(op="color", low=0, high=0.9),
+    ]
+    assert as_written(study) == study
+    assert load_study(study_file(minimal)).data.shift == ()
+
+
 def test_ranges_of_ops(minimal: str, study_file: StudyFile) -> None:
     text = "[identity, rotate: {degrees: 20}, shear_x: {slope: [0.1, 0.2]}, posterize: {bits: 2}]"
     ops = load_study(study_file(f"{minimal}space: {{ops: {text}}}\n")).space.at_level(0).ops
@@ -136,8 +206,11 @@ def test_overrides(override: str, path: list[str], value: Any, minimal: str, stu
 
 
 def test_overrides_reach_into_methods_given_without_options(minimal: str, study_file: StudyFile) -> None:
-    study = load_study(study_file(minimal), overrides=["methods.das.stages=2", "methods.none="])
-    assert list(study.methods) == ["none", "das"]
+    overrides = ["methods.das.stages=2", "methods.paper.method=das", "methods.paper.preset=paper"]
+    study = load_study(study_file(minimal), overrides=[*overrides, "methods.paper.topology.nodes=3", "methods.none="])
+    assert list(study.methods) == ["none", "das", "paper"]
+    assert study.methods["das"].topology == "chain-2"
+    assert study.methods["paper"].wiring == dag(2, 3)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 Equality with torchvision is in test_torchvision.py.
 """
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -138,6 +140,18 @@ def test_different_ops_for_different_images_warp_at_once(photos: torch.Tensor) -
     matrices = torch.cat([geometric.matrix(name, argument, (40, 56)) for name, argument in arguments.items()])
     singles = [OPS[name].function(photos[i : i + 1], a, SEEDS[:1]) for i, (name, a) in enumerate(arguments.items())]
     torch.testing.assert_close(geometric.warp(photos[:5], matrices), torch.cat(singles), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("fill", [(0.0,), (0.2, 0.5, 0.9)])
+def test_several_maps_at_once_are_one_after_the_other(
+    mode: Literal["bilinear", "nearest"], fill: tuple[float, ...], photos: torch.Tensor
+) -> None:
+    matrices = torch.stack([geometric.matrix(name, torch.linspace(-0.4, 0.4, 8), (40, 56)) for name in NAMES], 1)
+    warped = geometric.warps(photos, matrices, mode, fill)
+    assert warped.shape == (8, 3, 5, 40, 56)
+    for place in range(len(NAMES)):
+        assert torch.equal(warped[:, :, place], geometric.warp(photos, matrices[:, place], mode, fill))
 
 
 def test_nearest_keeps_class_numbers() -> None:

@@ -17,7 +17,8 @@ from dastune.orchestration import trial as trial_module
 from dastune.orchestration.grid import Assignment, grid
 from dastune.orchestration.reports import Report
 from dastune.orchestration.trial import trial
-from dastune.policy.policy import Policy, load_policy
+from dastune.policy.policy import Policy, load_policy, load_policy_file
+from dastune.search.black_box import BlackBoxSearch
 from dastune.search.random_policies import RandomProposer
 
 
@@ -94,6 +95,33 @@ def test_the_same_seed_gives_the_same_policy_and_accuracy(
     for folder in (first, second):
         run(trial(study, assignment, dataset, folder), folder)
     assert outcome(first, assignment) == outcome(second, assignment)
+
+
+def test_a_row_holds_the_searchs_own_summary(
+    study: StudyConfig, dataset: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_folder(root)
+    told = {"val_accuracy": 0.5, "children": 1.0, "some_entropy": 2.25, "diverged": float("nan")}
+    monkeypatch.setattr(BlackBoxSearch, "summary", lambda self: told)
+    run(trial(study, Assignment("random", 2, 0), dataset, folder), folder)
+    run(trial(study, Assignment("none", 2, 0), dataset, folder), folder)
+    rows = {row.method: row for row in folder.search_rows()}
+    assert rows["random"].summary == {"val_accuracy": 0.5, "children": 1.0, "some_entropy": 2.25}
+    assert rows["none"].summary == {}
+
+
+def test_a_policy_tells_of_the_shift_it_was_searched_for(
+    study_of: StudyOf, study: StudyConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    data = {"name": "digits", "train_images": 40, "validation_images": 40, "shift": [{"rotate": {"degrees": 40}}]}
+    provenance = []
+    for name, one in (("plain", study), ("shifted", study_of(data=data))):
+        folder = new_folder(tmp_path / name)
+        run(trial(one, Assignment("none", 0, 0), dataset, folder), folder)
+        provenance.append(load_policy_file(folder.policy("none-n0-s0")).provenance)
+    shift = [{"op": "rotate", "signed": True, "low": 0.0, "high": 40.0, "probability": 1.0}]
+    assert provenance[1] == {**provenance[0], "data_shift": shift}
+    assert "data_shift" not in provenance[0]
 
 
 def test_seeds_differ(study_of: StudyOf, study: StudyConfig, dataset: Dataset, tmp_path: Path) -> None:

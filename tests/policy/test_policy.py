@@ -361,6 +361,17 @@ def test_paths_are_all_ways_through_the_cell_by_their_probability(genotype: Geno
     assert sum(path.weight for path in paths) == pytest.approx(1)
 
 
+def test_a_cell_that_adds_images_up_has_no_paths_unless_nothing_is_added() -> None:
+    one, another = Edge(source=0, step=ROTATE), Edge(source=0, step=Step(op="invert"))
+    adding = Genotype(node="sum", nodes=((one, another),))
+    assert adding.blends
+    with pytest.raises(UserError, match='adds up images \\(node "sum"\\)'):
+        adding.paths()
+    chain = Genotype(node="sum", nodes=((one,), (another,)))
+    assert not chain.blends
+    assert chain.paths() == chain.model_copy(update={"node": "mean"}).paths()
+
+
 def test_the_shipped_schema_is_up_to_date_and_judges_as_the_models_do() -> None:
     shipped = json.loads(Path(policy_module.__file__).with_name("policy.schema.json").read_text())
     assert shipped == policy_file_schema()
@@ -371,6 +382,7 @@ def test_the_shipped_schema_is_up_to_date_and_judges_as_the_models_do() -> None:
         SubPolicies(sub_policies=(SubPolicy(steps=(ROTATE,)),), geometry=TORCHVISION),
         Stages(stages=((Choice(weight=1, step=ROTATE),),)),
         Genotype(inputs=2, nodes=((edge, edge),), node="sample"),
+        Genotype(inputs=2, nodes=((edge, edge),), node="sum"),
         NO_AUGMENTATION,
     ]
     for policy in policies:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from dastune.ops.spaces import TORCHVISION
+from dastune.ops.table import OPS
 from dastune.policy.policy import Step
 from dastune.policy.space import SearchSpace, SpaceOp
 
@@ -27,3 +29,64 @@ def test_names_and_noise() -> None:
     assert len(space) == 3
     assert space.names == ("identity", "rotate", "constant")
     assert space.uniform_noise_share == pytest.approx(1 / 3)
+
+
+def test_split_ranges_are_consecutive_and_cover_the_range() -> None:
+    space = SearchSpace(
+        (
+            SpaceOp("identity", 0, 0, False),
+            SpaceOp("rotate", 0, 30, True),
+            SpaceOp("posterize", 8, 5, False),
+            SpaceOp("brightness", 0.4, 0.4, True),
+            SpaceOp("tiny_crop", 0.3, 0.1, False),
+            SpaceOp("constant", 0, 0, False),
+        ),
+        magnitude_levels=7,
+        geometry=TORCHVISION,
+    )
+    split = space.split(3)
+    assert [(op.name, op.signed) for op in split.ops] == [
+        *[("identity", False), *[("rotate", True)] * 3, *[("posterize", False)] * 3, ("brightness", True)],
+        *[*[("tiny_crop", False)] * 3, ("constant", False)],
+    ]
+    assert [(op.low, op.high) for op in split.ops[1:4]] == [(0, 10), (10, 20), (20, 30)]
+    assert [(op.low, op.high) for op in split.ops[4:7]] == [(8, 7), (7, 6), (6, 5)]
+    assert (split.ops[8].low, split.ops[10].high) == (0.3, 0.1)  # to the last bit
+    assert [op.high for op in split.ops[8:10]] == [op.low for op in split.ops[9:11]]
+    assert [op.high - op.low for op in split.ops[8:11]] == pytest.approx([-0.2 / 3] * 3)
+    assert (split.magnitude_levels, split.geometry) == (7, TORCHVISION)
+    assert space.uniform_noise_share == pytest.approx(2 / 6)
+    assert split.uniform_noise_share == pytest.approx(4 / 12)
+
+
+def test_labels_of_a_split_space_are_readable_and_distinct() -> None:
+    space = SearchSpace(
+        (SpaceOp("invert", 0, 0, False), SpaceOp("rotate", 0, 30, True), SpaceOp("cutout", 0, 0.2, False))
+    )
+    assert [op.label for op in space.ops] == ["invert", "rotate", "cutout"]
+    assert [op.label for op in space.split(2).ops] == [
+        "invert",
+        "rotate 0 to 15 degrees",
+        "rotate 15 to 30 degrees",
+        "cutout 0 to 0.1 of the shorter side",
+        "cutout 0.1 to 0.2 of the shorter side",
+    ]
+
+
+def test_split_in_one_part_is_the_space() -> None:
+    space = SearchSpace((SpaceOp("invert", 0, 0, False), SpaceOp("rotate", 0, 30, True)))
+    assert space.split(1) == space
+    with pytest.raises(ValueError, match="parts must be at least 1, got 0"):
+        space.split(0)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 7, 10])
+def test_every_part_of_every_op_is_a_legal_step_of_its_own(parts: int) -> None:
+    ops = tuple(SpaceOp(op.name, op.low, op.high, op.signed) for op in OPS.values())
+    split = SearchSpace(ops).split(parts)
+    assert len({op.label for op in split.ops}) == len(split) == sum(parts if op.argument else 1 for op in OPS.values())
+    for op in split.ops:
+        step = op.over_range()
+        assert (step.op, step.signed) == (op.name, op.signed)
+        assert step.low < step.high or not OPS[op.name].argument
+        assert step.low <= op.at(0.5).low <= step.high

@@ -80,6 +80,8 @@ def test_cells() -> None:
     ]
     drawn = policy_lines(Genotype(inputs=2, nodes=nodes, node="sample"))[0]
     assert drawn == "cell of 2 nodes, each one of its edges, drawn for each image; the last is the output"
+    added = policy_lines(Genotype(inputs=2, nodes=nodes, node="sum"))[0]
+    assert added == "cell of 2 nodes, each the sum of its edges, cut to [0, 1]; the last is the output"
 
 
 def test_shares_noise_and_provenance() -> None:

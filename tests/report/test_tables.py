@@ -32,7 +32,7 @@ def test_frame(found):
 
 
 def test_csv_keeps_every_digit(found, tmp_path):
-    write_csv(found, tmp_path / "tables.csv")
+    write_csv(found, [], tmp_path / "tables.csv")
     read = pd.read_csv(tmp_path / "tables.csv")
     assert list(read["test_accuracy_mean"]) == [cell.mean for cell in found]
     by_seed = dict(pair.split(":") for pair in read["test_accuracy_by_seed"][0].split())

@@ -12,6 +12,7 @@ from dastune.data.classification import Dataset, Images, cut_parts
 from dastune.data.embedded import digits
 from dastune.training.loop import Task
 from dastune.training.optim import Recipe
+from dastune.training.precision import Precision
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,9 @@ def make_task(dataset: Dataset) -> Callable[..., Task]:
         options: dict[str, Any] | None = None,
         train: int = 60,
         learning_rate: float = 0.05,
+        gradient_clip: float | None = None,
         standard: StandardAugmentation | None = None,
+        precision: Precision = "float32",
     ) -> Task:
         labels = dataset.train_labels
         parts = cut_parts(labels, seed=0, search_images=train, validation_images=130, train_images=None)
@@ -40,10 +43,11 @@ def make_task(dataset: Dataset) -> Callable[..., Task]:
             classes=10,
             network=network,
             network_options={"channels": 4} if options is None else options,
-            recipe=Recipe(20, learning_rate, 0.9, 1e-4, "cosine"),
+            recipe=Recipe(20, learning_rate, 0.9, 1e-4, "cosine", gradient_clip),
             standard=standard or StandardAugmentation(crop_px=1, flip=True, cutout_px=2),
             normalise=Normalise(dataset.mean, dataset.std, cpu),
             device=cpu,
+            precision=precision,
         )
 
     return make

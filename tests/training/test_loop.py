@@ -1,7 +1,7 @@
 """Batches, Training and Evaluation: what they visit, that they resume unnoticed, and accuracy computed directly."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from dastune.ops.table import OPS
 from dastune.policy.policy import NO_AUGMENTATION, Choice, Policy, Stages, Step, SubPolicies, SubPolicy
 from dastune.training import loop
 from dastune.training.loop import Batches, Evaluation, Task, Training
+from dastune.training.precision import Precision
 
 MakeTask = Callable[..., Task]
 Through = Callable[[dict[str, Any]], dict[str, Any]]
@@ -85,8 +86,11 @@ def after(training: Training, steps: int) -> list[float]:
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_resuming_is_not_noticed(network: str, policy: Policy, make_task: MakeTask, through_a_file: Through) -> None:
-    task = make_task(network=network, options=NETWORKS[network])
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_resuming_is_not_noticed(
+    precision: Precision, network: str, policy: Policy, make_task: MakeTask, through_a_file: Through
+) -> None:
+    task = make_task(network=network, options=NETWORKS[network], precision=precision)
     unbroken, first, second = (Training(task, policy, 3, seed) for seed in (0, 0, 1))
     losses = after(unbroken, 6)
     start = after(first, 3)
@@ -106,7 +110,7 @@ def test_a_state_does_not_change_afterwards(make_task: MakeTask) -> None:
 
 
 def test_a_step_is_the_recipe_s_update_of_the_mean_cross_entropy(make_task: MakeTask) -> None:
-    task = make_task(standard=StandardAugmentation())
+    task = make_task(standard=StandardAugmentation(), gradient_clip=0.5)
     training = Training(task, NO_AUGMENTATION, 2, seed=0)
     network = task.new_network(0)
     optimiser = task.recipe.optimiser(network)
@@ -115,9 +119,10 @@ def test_a_step_is_the_recipe_s_update_of_the_mean_cross_entropy(make_task: Make
         for group in optimiser.param_groups:
             group["lr"] = task.recipe.learning_rate_at(step / 6)
         images, labels = task.train.batch(batches.draw())
-        loss = F.cross_entropy(network(task.normalise(images)), labels)
+        loss = F.cross_entropy(task.logits(network, images), labels)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
         optimiser.step()
         assert float(training.step()) == float(loss.detach())
     assert training.done

@@ -38,3 +38,16 @@ def test_the_optimiser_is_sgd_with_nesterov_momentum(momentum: float) -> None:
         velocity = momentum * velocity + decayed
         weight -= rate * (decayed + momentum * velocity)
         assert float(net.weight.detach()) == pytest.approx(weight, abs=1e-6)
+
+
+@pytest.mark.parametrize("clip", [None, 0.5, 1.0, 5.0, 100.0])
+def test_a_gradient_that_is_too_long_is_scaled_to_the_clip_over_all_weights_together(clip: float | None) -> None:
+    network = torch.nn.Linear(2, 1)
+    network.weight.grad, network.bias.grad = torch.tensor([[2.0, -6.0]]), torch.tensor([3.0])  # of length 7
+    optimiser = torch.optim.SGD(network.parameters(), lr=1.0)
+    before = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+    clipped = Recipe(10, 0.2, 0.9, 0.0, "cosine", clip)
+    clipped.step(optimiser, network)
+    moved = torch.cat([parameter.detach().flatten() for parameter in network.parameters()]) - before
+    length = 7.0 if clip is None else min(clip, 7.0)
+    torch.testing.assert_close(moved, -torch.tensor([2.0, -6.0, 3.0]) * length / 7, rtol=1e-5, atol=1e-6)
