@@ -28,10 +28,10 @@ from dastune.report.plan import read_plan, rows_in_order
 from dastune.report.stats import Cell, cells, difference
 from dastune.report.tables import accuracy_text, duration
 
-DIGITS_SECONDS, CIFAR_SECONDS = 8.0, 60.0  # that a search is charged
+DIGITS_SECONDS, CIFAR_SECONDS = 8.0, 40.0  # that a search is charged
 DIGITS_EPOCHS, CIFAR_EPOCHS = 150, 16  # of a final training
 CIFAR_IMAGES = 2000  # to train on, as many again to validate on
-CIFAR_CHILD_EPOCHS = 3  # so that a minute is enough for about ten children
+CIFAR_CHILD_EPOCHS = 3  # so that the budget is enough for about ten children
 NOISE_LEVEL = 5
 NOISE_BAR = 0.1  # of the largest noise mass over seeds
 SEEDS = [0, 1, 2, 3, 4]

@@ -276,10 +276,8 @@ def test_a_mask_takes_one_op_away_and_scales_no_other_up(make_task: MakeTask, sp
 def test_scores_use_the_statistics_they_are_told_to_and_leave_the_supernet_alone(
     batch_norm: BatchNorm, network: str, make_task: MakeTask, space_of: SpaceOf, differences: Differences
 ) -> None:
-    dropout = 0.3 if batch_norm == "running" else 0.0  # which a network in evaluation mode does without
-    task = make_task(
-        network=network, dropout=dropout, validation=20, train=20, standard=StandardAugmentation(1, True, 4)
-    )
+    standard = StandardAugmentation(crop_px=1, flip=True, cutout_px=4)
+    task = make_task(network=network, dropout=0.3, validation=20, train=20, standard=standard)
     supernet = new_supernet(task, space_of("identity", "invert"), chain(1))
     for _ in range(3):
         supernet.train(0.05)
