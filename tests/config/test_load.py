@@ -46,7 +46,9 @@ def test_final_takes_from_training_what_has_no_default_of_its_own(minimal: str, 
 def test_precision_and_clip_of_the_final_training_are_those_of_the_searches_unless_it_has_its_own(
     minimal: str, study_file: StudyFile
 ) -> None:
-    assert load_study(study_file(minimal)).final.precision == "auto"
+    for data, precision in (("digits", "float32"), ("cifar10", "auto")):
+        study = load_study(study_file(minimal.replace("digits", data)))
+        assert (study.training.precision, study.final.precision) == (precision, precision)
     training = "training: {precision: bfloat16, gradient_clip: 5}\n"
     final = load_study(study_file(minimal + training)).final
     assert (final.precision, final.gradient_clip) == ("bfloat16", 5)

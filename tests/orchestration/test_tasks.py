@@ -24,7 +24,7 @@ def test_searches_and_final_trainings_have_their_own_recipe(
     training = {"batch_size": 20, "learning_rate": 0.3, "momentum": 0.5, "weight_decay": 0.2, "schedule": "step"}
     study = study_of(
         methods={"none": None},
-        training={**training, "gradient_clip": 5, "child_epochs": 1},
+        training={**training, "precision": "auto", "gradient_clip": 5, "child_epochs": 1},
         final={"batch_size": 30, "precision": "float32", "epochs": 1},
     )
     assignment = Assignment("none", 0, 0)

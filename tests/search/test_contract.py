@@ -1,7 +1,8 @@
-"""What every search of the table keeps to, on real digits."""
+"""What every search of the table keeps to, on real digits; DAS in all its kinds."""
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -10,20 +11,40 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from dastune.augment.standard import StandardAugmentation
 from dastune.config import study
-from dastune.policy.policy import Genotype, policy_from_json, policy_to_json
+from dastune.policy.policy import Genotype, Policy, Stages, policy_from_json, policy_to_json
 from dastune.policy.space import SearchSpace
-from dastune.search.search import Search
+from dastune.search.search import Search, SearchProgress
 from dastune.search.table import SEARCHES, Setting, build_search
 from dastune.training.loop import Task
 
 Through = Callable[[dict[str, Any]], dict[str, Any]]
+Differences = Callable[[Any, Any], list[str]]
 Make = Callable[[int], Search]
 OPS = ("identity", "rotate", "equalize", "gaussian_replace")
-PAPER = study.DasPaper(method="das", preset="paper", inputs=1, nodes=2, search_share=0.3)
+SMALL = {"inputs": 1, "nodes": 2}
+AUGMENTED = {"estimator": "first_order", "validation": "augmented"}
+
+
+def das(**options: Any) -> study.Das:
+    return study.Das(method="das", **{"validation_batch": 30, "search_share": 0.3, **options})
+
+
 # Options of each, and log10 of its space: 4 ops, 10 magnitudes, 11 probabilities.
 METHODS: dict[str, tuple[study.Method, float]] = {
-    "das": (study.Das(method="das", stages=2, validation_batch=30), 2 * math.log10(4)),
-    "das_paper": (PAPER, math.log10(4 * 4**2)),
+    "das": (das(stages=2), 2 * math.log10(4)),
+    "das_forward": (das(estimator="alignment_forward"), math.log10(4)),
+    "das_exact": (das(estimator="exact"), math.log10(4)),
+    "das_first_order": (das(**AUGMENTED), math.log10(4)),
+    "das_blend": (das(relaxation="blend", validation="augmented"), math.log10(4)),
+    "das_cells": (
+        das(topology={"inputs": 2, "nodes": 2, "cells": 2, "join": "sum"}, selection="argmax"),
+        math.log10(4**2 * 3 * 4**2),
+    ),
+    "das_add": (das(selection="perturbation_add", search_share=0.15), math.log10(4)),
+    "das_uniform": (das(estimator="none", selection="uniform", stages=2), 2 * math.log10(4)),
+    "das_argmax": (das(selection="argmax", stages=2), 2 * math.log10(4)),
+    "das_ranges": (das(magnitude_ranges=3), math.log10(1 + 3 + 1 + 1)),
+    "das_paper": (das(preset="paper", topology=SMALL), math.log10(4 * 4**2)),
     "auto_augment": (study.AutoAugment(method="auto_augment", sub_policies=2), 4 * math.log10(4 * 11 * 10)),
     "rand_augment": (study.RandAugment(method="rand_augment", n=(1, 2), m=(3, 9)), math.log10(4)),
     "rand_augment_tpe": (study.RandAugment(method="rand_augment", search="tpe", n=(1, 2), m=(3, 9)), math.log10(4)),
@@ -32,6 +53,8 @@ METHODS: dict[str, tuple[study.Method, float]] = {
     "none": (study.NoAugmentation(method="none"), 0.0),
 }
 STEPS = 90  # a selection is over by then, and so is a grid of four
+TAKEN = (0, 3, 40)  # where a state is taken: at the start, early, and amid a selection or a child
+MORE = 20  # steps after that
 
 
 @pytest.fixture(params=METHODS)
@@ -46,17 +69,58 @@ def make(method: str, make_task: Callable[..., Task], space_of: Callable[..., Se
     return lambda seed: build_search(METHODS[method][0], Setting(task, space_of(*OPS), child_epochs=3, seed=seed))
 
 
+@dataclass
+class Record:
+    """An unbroken run with seed 0, all STEPS of it.
+
+    Attributes:
+        best, summaries: before each step, and after the last.
+        states: step -> the state before it.
+        sgd_steps: steps that networks' optimisers had made after each step.
+    """
+
+    best: list[Policy] = field(default_factory=list)
+    summaries: list[dict[str, float]] = field(default_factory=list)
+    progress: list[SearchProgress] = field(default_factory=list)
+    states: dict[int, dict[str, Any]] = field(default_factory=dict)
+    sgd_steps: list[int] = field(default_factory=list)
+
+
+_RECORDS: dict[str, Record] = {}
+
+
 @pytest.fixture
-def sgd_steps() -> Iterator[list[int]]:
-    """The number of steps all networks' optimisers have made, in a list of one."""
-    count = [0]
+def record(method: str, make: Make, through_a_file: Through) -> Record:
+    """The unbroken run, made by the first test that asks for it."""
+    if method not in _RECORDS:
+        record, search = Record(), make(0)
+        with counted_sgd_steps() as count:
+            for i in range(STEPS + 1):
+                record.best.append(search.best())
+                record.summaries.append(dict(search.summary()))
+                if {i, i - MORE} & set(TAKEN):
+                    record.states[i] = through_a_file(search.state_dict())
+                if i < STEPS:
+                    record.progress.append(search.step(i / STEPS))
+                    record.sgd_steps.append(count[0])
+        _RECORDS[method] = record
+    return _RECORDS[method]
 
-    def counted(optimiser: torch.optim.Optimizer, *_: Any) -> None:
-        count[0] += isinstance(optimiser, torch.optim.SGD)
 
-    hook = register_optimizer_step_post_hook(counted)
-    yield count
-    hook.remove()
+class counted_sgd_steps:  # noqa: N801  a context manager
+    """Count the steps that all networks' optimisers make, in a list of one."""
+
+    def __enter__(self) -> list[int]:
+        count = [0]
+
+        def counted(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+            count[0] += isinstance(optimiser, torch.optim.SGD)
+
+        self._hook = register_optimizer_step_post_hook(counted)
+        return count
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
 
 
 def run(search: Search, start: int, stop: int) -> Search:
@@ -65,85 +129,56 @@ def run(search: Search, start: int, stop: int) -> Search:
     return search
 
 
-def differences(first: Any, second: Any, where: str = "") -> list[str]:
-    """Where two states are not equal bit for bit."""
-    if type(first) is not type(second):
-        return [where]
-    if isinstance(first, torch.Tensor):
-        return [] if first.dtype == second.dtype and torch.equal(first, second) else [where]
-    if isinstance(first, dict):
-        if first.keys() != second.keys():
-            return [where]
-        return [d for key in first for d in differences(first[key], second[key], f"{where}/{key}")]
-    if isinstance(first, (list, tuple)):
-        if len(first) != len(second):
-            return [where]
-        return [d for i, pair in enumerate(zip(first, second, strict=True)) for d in differences(*pair, f"{where}/{i}")]
-    return [] if first == second else [where]
-
-
 def test_the_table_is_tested_whole() -> None:
     assert {type(options) for options, _ in METHODS.values()} == set(SEARCHES)
 
 
-def test_there_is_a_best_policy_at_any_moment(make: Make) -> None:
-    search = make(0)
-    for i in range(STEPS):
-        policy = search.best()
+def test_there_is_a_best_policy_at_any_moment(record: Record) -> None:
+    for policy, summary in zip(record.best, record.summaries, strict=True):
         assert policy_from_json(policy_to_json(policy)) == policy
-        progress = search.step(i / STEPS)
-        assert all(math.isfinite(value) for value in search.summary().values())
+        assert all(math.isfinite(value) for value in summary.values())
+    for progress in record.progress:
         assert all(math.isfinite(value) for value in progress.metrics.values())
-        if progress.done:
-            break
-    assert policy_from_json(policy_to_json(search.best())) == search.best()
 
 
-def test_a_step_is_at_most_one_optimiser_step_and_says_so(make: Make, sgd_steps: list[int]) -> None:
-    search = make(0)
+def test_a_step_is_at_most_one_optimiser_step_and_says_so(record: Record) -> None:
     total = 0
-    for i in range(STEPS):
-        progress = search.step(i / STEPS)
+    for progress, sgd_steps in zip(record.progress, record.sgd_steps, strict=True):
         assert progress.steps in (0, 1)
         total += progress.steps
-        assert sgd_steps == [total]
+        assert sgd_steps == total
 
 
-def test_the_seed_decides(make: Make, method: str) -> None:
-    first, again, other = (run(make(seed), 0, 30) for seed in (0, 0, 1))
-    assert first.best() == again.best()
-    assert differences(first.state_dict(), again.state_dict()) == []
+def test_the_seed_decides(make: Make, method: str, record: Record, differences: Differences) -> None:
+    again, other = (run(make(seed), 0, 3 + MORE) for seed in (0, 1))
+    assert again.best() == record.best[3 + MORE]
+    assert differences(again.state_dict(), record.states[3 + MORE]) == []
     if method not in ("trivial", "none"):
-        assert differences(first.state_dict(), other.state_dict()) != []
+        assert differences(other.state_dict(), record.states[3 + MORE]) != []
 
 
-@pytest.mark.parametrize("taken", [0, 3, 40])  # at the start, early, and amid a selection or a child
-def test_resuming_is_not_noticed(taken: int, make: Make, through_a_file: Through) -> None:
-    unbroken = run(make(0), 0, taken + 30)
+@pytest.mark.parametrize("taken", TAKEN)
+def test_resuming_is_not_noticed(taken: int, make: Make, record: Record, differences: Differences) -> None:
     second = make(0)
-    second.load_state_dict(through_a_file(run(make(0), 0, taken).state_dict()))
-    run(second, taken, taken + 30)
-    assert second.best() == unbroken.best()
-    assert second.summary() == unbroken.summary()
-    assert differences(second.state_dict(), unbroken.state_dict()) == []
-
-
-def test_six_steps_are_three_and_three(make: Make, through_a_file: Through) -> None:
-    unbroken = run(make(0), 0, 6)
-    second = make(0)
-    second.load_state_dict(through_a_file(run(make(0), 0, 3).state_dict()))
-    assert differences(run(second, 3, 6).state_dict(), unbroken.state_dict()) == []
-    assert second.best() == unbroken.best()
+    second.load_state_dict(record.states[taken])
+    run(second, taken, taken + MORE)
+    assert second.best() == record.best[taken + MORE]
+    assert second.summary() == record.summaries[taken + MORE]
+    assert differences(second.state_dict(), record.states[taken + MORE]) == []
 
 
 @pytest.mark.parametrize("taken", [3, 40])
-def test_a_state_does_not_change_afterwards(taken: int, make: Make, through_a_file: Through) -> None:
-    first, second = run(make(0), 0, taken), make(0)
+def test_a_state_does_not_change_afterwards(
+    taken: int, make: Make, record: Record, through_a_file: Through, differences: Differences
+) -> None:
+    first, second = make(0), make(0)
+    first.load_state_dict(record.states[taken])
+    run(first, taken, taken + 2)
     state = first.state_dict()
     as_it_was = through_a_file(state)
     second.load_state_dict(state)
     for search in (first, second):  # neither who gave it nor who took it changes it
-        run(search, taken, taken + 10)
+        run(search, taken + 2, taken + 10)
         assert differences(state, as_it_was) == []
     assert differences(first.state_dict(), second.state_dict()) == []
 
@@ -152,16 +187,17 @@ def test_the_size_of_the_space(make: Make, method: str) -> None:
     assert make(0).space_size_log10 == pytest.approx(METHODS[method][1])
 
 
-def test_searches_leave_torch_s_own_generator_alone(make: Make) -> None:
+def test_searches_leave_torch_s_own_generator_alone(make: Make, record: Record) -> None:
     before = torch.get_rng_state()
-    run(make(0), 0, 6)
+    search = make(0)
+    search.load_state_dict(record.states[40])
+    run(search, 40, 46)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_paper_s_search_has_decided_all_within_these_steps(
-    make_task: Callable[..., Task], space_of: Callable[..., SearchSpace]
-) -> None:
-    task = make_task(train=40, validation=60)
-    search = run(build_search(PAPER, Setting(task, space_of(*OPS), child_epochs=3, seed=0)), 0, STEPS)
-    assert isinstance(search.best(), Genotype)
-    assert search.summary()["decisions"] == 3
+@pytest.mark.parametrize(("method", "decisions"), [("das_paper", 3), ("das_add", 1)])
+def test_selections_have_decided_all_within_these_steps(method: str, decisions: int, record: Record) -> None:
+    assert record.progress[-1].done
+    assert record.summaries[-1]["decisions"] == decisions
+    assert record.summaries[40]["decisions"] < decisions  # and a state was taken amid it
+    assert isinstance(record.best[-1], Genotype if method == "das_paper" else Stages)
