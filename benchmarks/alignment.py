@@ -16,53 +16,54 @@ from dastune.data.embedded import digits
 from dastune.ops.table import OPS
 from dastune.orchestration.grid import Assignment
 from dastune.orchestration.setting import search_of
-from dastune.search.das import (
+from dastune.search.alignment import (
     GRADIENT_DECAY,
-    LOSS_OFFSET,
-    AlignmentSearch,
     alignment,
     calibration,
     last_layer_gradient,
     observe,
+    standardised,
 )
+from dastune.search.das import DASSearch
+from dastune.search.supernet import Supernet, aside
+from dastune.seeds import generator
+from dastune.training.loop import Batches
 
 FIRST, LAST, SEEDS, BAR = 20, 160, 4, 10.0
+VALIDATION_BATCH = 64
 
 
-def rewards(search: AlignmentSearch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def rewards(supernet: Supernet, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Train with all ops equally likely; return preconditioned and plain rewards, and the ops drawn, image by image."""
-    network, task = search._network, search._task  # the search's own parts, driven without its tau
+    task, random = supernet.task, generator(seed, "alignment benchmark")
+    train = Batches(len(task.train), task.recipe.batch_size, seed)
+    validation = Batches(len(task.held_out), VALIDATION_BATCH, seed)
     view, plain_KF = None, None
     found: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    with torch.no_grad():
+        supernet.cell.tau_EK.zero_()
     for step in range(LAST):
-        with torch.no_grad():
-            images_BCHW, labels_B = task.held_out.batch(search._validation.draw())
-            features_BF = network.features(task.normalise(images_BCHW))
-            logits_BK = network.head(features_BF)
+        with torch.no_grad(), aside(supernet.network):
+            images_BCHW, labels_B = task.held_out.batch(validation.draw())
+            features_BF, logits_BK = supernet.outputs(images_BCHW)
             view = observe(view, features_BF, logits_BK, labels_B)
             now_KF = last_layer_gradient(features_BF, logits_BK, labels_B, calibration(logits_BK, labels_B))
             plain_KF = now_KF if plain_KF is None else plain_KF.lerp(now_KF, 1 - GRADIENT_DECAY)
-        images_BCHW, labels_B, drawn_SB = search._sampled_batch()
-        features_BF = network.features(task.normalise(images_BCHW))
-        logits_BK = network.head(features_BF)
+        images_BCHW, labels_B = task.train.batch(train.draw())
+        images_BCHW, draws = supernet.cell.sample(images_BCHW, random)
+        features_BF, logits_BK = supernet.outputs(images_BCHW)
         losses_B = F.cross_entropy(logits_BK, labels_B, reduction="none")
-        with torch.no_grad():
-            error_BK = torch.softmax(logits_BK, 1) - F.one_hot(labels_B, logits_BK.shape[1])
-            plain_B = (error_BK * (features_BF @ plain_KF.T)).sum(1)
-            both = [alignment(features_BF, logits_BK, labels_B, view), plain_B]
-            both = [reward_B / (losses_B + LOSS_OFFSET) for reward_B in both]
         if step >= FIRST:
-            found.append((standardised(both[0]), standardised(both[1]), drawn_SB[0]))
-        search._optimiser.zero_grad()
-        losses_B.mean().backward()
-        search._optimiser.step()
+            with torch.no_grad():
+                error_BK = torch.softmax(logits_BK, 1) - F.one_hot(labels_B, logits_BK.shape[1])
+                plain_B = (error_BK * (features_BF @ plain_KF.T)).sum(1)
+                both = alignment(features_BF, logits_BK, labels_B, view), plain_B
+                ours_B, plain_B = (standardised(reward_B, losses_B) for reward_B in both)
+            found.append((ours_B, plain_B, draws.op_LB[0]))
+        gradients = torch.autograd.grad(losses_B.mean(), list(supernet.network.parameters()))
+        supernet.descend(gradients, task.recipe.learning_rate)
     preconditioned, plain, drawn = (torch.cat(parts) for parts in zip(*found, strict=True))
     return preconditioned, plain, drawn
-
-
-def standardised(rewards_B: torch.Tensor) -> torch.Tensor:
-    """Return rewards with mean 0 and standard deviation 1 over the batch, as the search uses them."""
-    return (rewards_B - rewards_B.mean()) / rewards_B.std()
 
 
 def separation(reward_N: torch.Tensor, noise_N: torch.Tensor) -> float:
@@ -78,8 +79,8 @@ is_noise_K = torch.tensor([OPS[name].noise for name in study.space.at_level(8).n
 parts = []
 for seed in range(SEEDS):
     search = search_of(study, Assignment("das", 8, seed), dataset, torch.device("cpu"))
-    assert isinstance(search, AlignmentSearch)
-    parts.append(rewards(search))
+    assert isinstance(search, DASSearch)
+    parts.append(rewards(search._supernet, seed))
 preconditioned_N, plain_N, drawn_N = (torch.cat(each) for each in zip(*parts, strict=True))
 noise_N = is_noise_K[drawn_N]
 ours, plain = separation(preconditioned_N, noise_N), separation(plain_N, noise_N)

@@ -151,6 +151,8 @@ class Outcome:
         worst = max(masses.values(), default=1.0)
         text = f"noise mass {worst:.3f} at most, over {len(masses)} seeds (bar: below {NOISE_BAR} with all)"
         lines.append((text, worst < NOISE_BAR and len(masses) == self.seeds))
+        if not self.planted:
+            return lines
         margin = self.margin("das")
         if margin is None:
             return [*lines, ("margin over trivial not known (bar: interval above 0)", False)]

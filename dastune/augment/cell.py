@@ -14,6 +14,7 @@ import torch
 
 from dastune.augment.candidates import Candidates
 from dastune.augment.steps import SKIP, MaskedImages
+from dastune.ops.image_op import clamped
 from dastune.policy.policy import Choice, Edge, Genotype, Stages
 from dastune.policy.space import SearchSpace
 from dastune.policy.topology import Link, Topology
@@ -150,7 +151,7 @@ class Cell:
         if len(edges) == 1:
             return edges[0]
         total_BCHW = reduce(torch.add, edges)
-        return total_BCHW / len(edges) if self.topology.join == "mean" else total_BCHW.clamp(0, 1)
+        return total_BCHW / len(edges) if self.topology.join == "mean" else clamped(total_BCHW, "exact")
 
     def _weights(self) -> torch.Tensor:
         """Return softmax(tau), float64 on the CPU; decided rows are 1 at their op."""

@@ -39,10 +39,10 @@ def image_op(clamp: Clamp) -> "Callable[[OpFunction], OpFunction]":
 def clamped(images_BCHW: torch.Tensor, clamp: Clamp) -> torch.Tensor:
     """Return the images, in place where that keeps the gradient, cut to [0, 1].
 
-    "straight-through" passes the gradient of all pixels, "exact" of those inside only.
+    "straight-through" passes the gradient of all pixels, "exact" of those inside only, the ends included.
     """
     if clamp == "exact" and images_BCHW.requires_grad:
-        # What torch.clamp is and does, without its masks of bools, which take a CPU several times as long on the way back.
+        # On the way back torch.clamp takes a CPU several times as long; and some versions leave the ends out.
         kept_BCHW = images_BCHW.detach().clamp(0, 1)
         inside_BCHW = torch.eq(images_BCHW.detach(), kept_BCHW, out=torch.empty_like(kept_BCHW))
         return (images_BCHW * inside_BCHW).add_(kept_BCHW.sub_(kept_BCHW * inside_BCHW))

@@ -21,7 +21,7 @@ from dastune.ops.spaces import TORCHVISION, Geometry
 from dastune.policy.policy import Step
 from dastune.policy.topology import chain, dag
 
-STUDIES = ["digits_noise", "cifar10_noise"]
+STUDIES = ["cifar10_noise", "das_ablation", "digits_noise"]
 StudyFile = Callable[[str | bytes], Path]
 
 
@@ -290,7 +290,7 @@ def test_a_gpu_budget_on_a_study_without_gpus(minimal: str, refused: Callable[..
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ("", "no study is given; give a YAML file, or one that comes with dastune: cifar10_noise, digits_noise"),
+        ("", f"no study is given; give a YAML file, or one that comes with dastune: {', '.join(STUDIES)}"),
         (".", ".: is a folder; give a YAML file"),
         ("old", "old: is a folder; give a YAML file; to go on with the study in it: dastune resume old"),
         (
@@ -302,7 +302,7 @@ def test_a_gpu_budget_on_a_study_without_gpus(minimal: str, refused: Callable[..
             "sub/digits_noise.yaml: no such file, and no study of that name comes with dastune; did you mean "
             "'digits_noise'?",
         ),
-        ("zzz", "zzz: no such file, and no study of that name comes with dastune; legal: cifar10_noise, digits_noise"),
+        ("zzz", f"zzz: no such file, and no study of that name comes with dastune; legal: {', '.join(STUDIES)}"),
     ],
 )
 def test_no_such_study(source: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

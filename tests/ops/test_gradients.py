@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dastune.ops import geometric
+from dastune.ops.image_op import clamped
 from dastune.ops.spaces import SPACES, Geometry
 from dastune.ops.table import NOISE_LISTS, OPS, Op
 
@@ -77,6 +78,15 @@ def test_exact_gradients_are_those_of_differences(op: Op, magnitude: float) -> N
         return (op.function(images, arguments, SEEDS[3:4]) * weights).sum()
 
     assert torch.autograd.gradcheck(value, (images, arguments), eps=1e-6, atol=1e-6, rtol=1e-5)
+
+
+def test_an_exact_cut_has_the_gradient_of_pixels_inside_the_ends_included() -> None:
+    values = [-3.0, -1e-8, 0.0, 1e-8, 0.3, 1 - 1e-7, 1.0, 1 + 1e-6, 7.0]
+    images = torch.tensor(values).view(1, 1, 1, 9).requires_grad_()
+    cut = clamped(images, "exact")
+    assert torch.equal(cut, images.detach().clamp(0, 1))
+    (gradient,) = torch.autograd.grad(cut, images, torch.full_like(cut, 3.0))
+    assert gradient.flatten().tolist() == [3.0 if 0 <= value <= 1 else 0.0 for value in values]
 
 
 def test_all_but_whole_numbers_and_places_are_differentiable() -> None:

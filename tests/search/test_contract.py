@@ -1,7 +1,7 @@
 """What every search of the table keeps to, on real digits; DAS in all its kinds."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from dastune.augment.standard import StandardAugmentation
 from dastune.config import study
-from dastune.policy.policy import Genotype, Policy, Stages, policy_from_json, policy_to_json
+from dastune.policy.policy import Genotype, Policy, policy_from_json, policy_to_json
 from dastune.policy.space import SearchSpace
 from dastune.search.search import Search, SearchProgress
 from dastune.search.table import SEARCHES, Setting, build_search
@@ -52,9 +52,9 @@ METHODS: dict[str, tuple[study.Method, float]] = {
     "trivial": (study.Trivial(method="trivial"), 0.0),
     "none": (study.NoAugmentation(method="none"), 0.0),
 }
-STEPS = 90  # a selection is over by then, and so is a grid of four
-TAKEN = (0, 3, 40)  # where a state is taken: at the start, early, and amid a selection or a child
-MORE = 20  # steps after that
+STEPS = 60  # a published selection is over by then, and so is a grid of four
+TAKEN = (0, 3, 30)  # where a state is taken: at the start, early, and amid a selection or a child
+MORE = 14  # steps after that
 
 
 @pytest.fixture(params=METHODS)
@@ -167,18 +167,18 @@ def test_resuming_is_not_noticed(taken: int, make: Make, record: Record, differe
     assert differences(second.state_dict(), record.states[taken + MORE]) == []
 
 
-@pytest.mark.parametrize("taken", [3, 40])
+@pytest.mark.parametrize("taken", TAKEN[1:])
 def test_a_state_does_not_change_afterwards(
     taken: int, make: Make, record: Record, through_a_file: Through, differences: Differences
 ) -> None:
     first, second = make(0), make(0)
     first.load_state_dict(record.states[taken])
-    run(first, taken, taken + 2)
+    run(first, taken, taken + 1)
     state = first.state_dict()
     as_it_was = through_a_file(state)
     second.load_state_dict(state)
     for search in (first, second):  # neither who gave it nor who took it changes it
-        run(search, taken + 2, taken + 10)
+        run(search, taken + 1, taken + 5)
         assert differences(state, as_it_was) == []
     assert differences(first.state_dict(), second.state_dict()) == []
 
@@ -190,14 +190,13 @@ def test_the_size_of_the_space(make: Make, method: str) -> None:
 def test_searches_leave_torch_s_own_generator_alone(make: Make, record: Record) -> None:
     before = torch.get_rng_state()
     search = make(0)
-    search.load_state_dict(record.states[40])
-    run(search, 40, 46)
+    search.load_state_dict(record.states[30])
+    run(search, 30, 34)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("method", "decisions"), [("das_paper", 3), ("das_add", 1)])
-def test_selections_have_decided_all_within_these_steps(method: str, decisions: int, record: Record) -> None:
+@pytest.mark.parametrize("method", ["das_paper"])
+def test_the_published_search_has_decided_all_within_these_steps(record: Record) -> None:
     assert record.progress[-1].done
-    assert record.summaries[-1]["decisions"] == decisions
-    assert record.summaries[40]["decisions"] < decisions  # and a state was taken amid it
-    assert isinstance(record.best[-1], Genotype if method == "das_paper" else Stages)
+    assert record.summaries[30]["decisions"] < record.summaries[-1]["decisions"] == 3
+    assert isinstance(record.best[-1], Genotype)

@@ -158,12 +158,12 @@ def test_a_whole_search_decides_every_edge(make_task: MakeTask, space_of: SpaceO
     space = space_of("identity", "rotate", "constant")
     search = searching(make_task(), space, preset="paper", topology=topology, search_share=0.5)
     told = []
-    for i in range(200):
-        progress = search.step(i / 200)
+    for i in range(150):
+        progress = search.step(i / 150)
         told.append((progress.account, progress.steps))
         if progress.done:
             break
-    assert told[:100] == [("search", 1)] * 100
+    assert told[:75] == [("search", 1)] * 75
     assert set(told) == {("search", 1), ("validate", 0)}
     # 5 edges of 3 ops and one node of 3 edges, 4 batches each
     assert told.count(("validate", 0)) == (5 * 3 + 3) * 4
@@ -331,8 +331,8 @@ def test_a_diverged_network_leaves_tau_and_the_policy_valid(
     options = {"relaxation": relaxation, "estimator": estimator, "validation": "augmented"}
     task = make_task(learning_rate=1e6, train=20, validation=20)
     search = searching(task, space_of("identity", "rotate", "constant"), selection=selection, **options)
-    for i in range(60):
-        if search.step(i / 60).done:
+    for i in range(40):
+        if search.step(i / 40).done:
             break
         assert len(names(search.best())) == 1
     assert not all(weight.isfinite().all() for weight in search._supernet.network.parameters())
