@@ -23,14 +23,14 @@ CIFAR = {
     "model": {"name": "wide_resnet", "depth": 10, "width": 1},
     "standard": {"crop_px": 4, "flip": True},
     "training": {"batch_size": 96, "learning_rate": 0.1, "child_epochs": 1},
-    "final": {"epochs": 6},
+    "final": {"epochs": 4},
 }
 STUDIES: dict[str, dict[str, object]] = {
     "digits": {"name": "das_ablation"},
     "digits-rotate": {"name": "das_ablation_rotate", "data.shift": [{"rotate": {"degrees": 40}}]},
     "cifar10": CIFAR,
 }
-CIFAR_SECONDS = 15
+CIFAR_SECONDS = 10
 CHARGED_BAR = 0.05
 
 
