@@ -3,20 +3,20 @@
 WRN-28-2, batches of 96 images of 32 x 32, the 15 ops of das-image, with 1 and 2 threads, in float32 and with bfloat16
 autocast where the CPU has it in hardware (the cell itself stays in float32). Printed are medians of the ratio of a step
 to the plain step just before it: contenders take turns, so that a busy machine slows all of them down. Peak memory is
-that of a process that takes three steps, above what it held before them (the kernel's count of its resident pages), as
-a ratio to that of plain steps.
+that of a process that takes three steps (the kernel's count of resident pages, so on Linux only), above what it held
+before them, as a ratio to that of plain steps.
 
 The `paper` preset takes two passes a step: a validation batch forward and back to the images, without the weights'
 gradients, then a plain training step: 5/3 of a plain step at the least. Bars: 2.0 plain steps for chain-3 and 4 for
 darts-4 (14 edges), and memory for 1.3 and 1.6 of them. Exits 1 where one is missed.
 """
 
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -162,10 +162,16 @@ def own_peak_mb(name: str, precision: str) -> float:
     warm_up()
     torch.set_num_threads(1)
     step = plain(precision) if name == "plain" else CONTENDERS[name].step(precision)
-    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before_mb = resident_peak_mb()
     for _ in range(3):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) / 1024
+    return resident_peak_mb() - before_mb
+
+
+def resident_peak_mb() -> float:
+    """Return the most memory that this process has held; getrusage would count the process that started it, too."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
 
 
 def told(what: str, figure: float, bar: float) -> bool:

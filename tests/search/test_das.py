@@ -402,6 +402,6 @@ def test_the_same_seed_gives_the_same_tau_bit_for_bit(
 def test_noise_ops_lose_their_weight_on_real_digits(make_task: MakeTask, space_of: SpaceOf) -> None:
     space = space_of(*SPACES["das-image"].names, *NOISE_LISTS["default"][:8])
     task = make_task(train=150, validation=400, batch_size=50, channels=16)
-    search = run(searching(task, space), 250)
+    search = run(searching(task, space), 200)
     assert noise_mass(search.best()) <= space.uniform_noise_share / 2
     assert search.summary()["val_accuracy"] > 0.8
