@@ -6,9 +6,11 @@ to the plain step just before it: contenders take turns, so that a busy machine 
 that of a process that takes three steps (the kernel's count of resident pages, so on Linux only), above what it held
 before them, as a ratio to that of plain steps.
 
-The `paper` preset takes two passes a step: a validation batch forward and back to the images, without the weights'
-gradients, then a plain training step: 5/3 of a plain step at the least. Bars: 2.0 plain steps for chain-3 and 4 for
-darts-4 (14 edges), and memory for 1.3 and 1.6 of them. Exits 1 where one is missed.
+The default takes a forward pass of 64 validation images beside its training step, `alignment_forward` a validation
+gradient and one more forward pass of the training batch. The `paper` preset takes two passes: a validation batch
+forward and back to the images, without the weights' gradients, then a training step: 5/3 of a plain step at the least.
+Bars: 2.0 plain steps for the default, 2.8 for alignment_forward, 2.0 for the paper's with chain-3 and 4 with darts-4
+(14 edges); peak memory of 1.3 plain steps, 1.6 for darts-4. Exits 1 where one is missed.
 """
 
 import subprocess
@@ -19,86 +21,76 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
-from torch.nn import functional as F  # noqa: N812  the name everyone gives it
 
-from dastune.augment.cell import Cell
-from dastune.models.wide_resnet import WideResNet
+from dastune.augment.standard import Normalise, StandardAugmentation
+from dastune.config.study import Das
+from dastune.data.classification import Images
 from dastune.ops.spaces import SPACES
 from dastune.orchestration.setting import warm_up
+from dastune.policy.policy import NO_AUGMENTATION
 from dastune.policy.space import SearchSpace, SpaceOp
-from dastune.policy.topology import named
-from dastune.training.precision import has_bfloat16
+from dastune.search.table import Setting, build_search
+from dastune.training.loop import Task, Training
+from dastune.training.optim import Recipe
+from dastune.training.precision import Precision, has_bfloat16
 
-BATCH, SIDE, CLASSES = 96, 32, 10
+BATCH, SIDE, CLASSES, IMAGES = 96, 32, 10, 960
 ROUNDS = 5
 Step = Callable[[], object]
 
 
-class Network:
-    """A network that trains: what all contenders share."""
-
-    def __init__(self, precision: str) -> None:
-        torch.manual_seed(0)
-        self._bfloat16 = precision == "bfloat16"
-        self._format = torch.channels_last if self._bfloat16 else torch.contiguous_format
-        self._network = WideResNet(CLASSES).to(memory_format=self._format).train()
-        self._optimiser = torch.optim.SGD(self._network.parameters(), lr=0.1, momentum=0.9, nesterov=True)
-        self.images_BCHW = torch.rand(BATCH, 3, SIDE, SIDE)
-        self.labels_B = torch.randint(CLASSES, (BATCH,))
-
-    def loss(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of a batch, normalised."""
-        normalised_BCHW = ((images_BCHW - 0.5) / 0.25).contiguous(memory_format=self._format)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16, cache_enabled=False):
-            features_BF = self._network.features(normalised_BCHW)
-        return F.cross_entropy(self._network.head(features_BF.float()), self.labels_B)
-
-    def train(self, images_BCHW: torch.Tensor) -> None:
-        """Take one step of SGD."""
-        loss = self.loss(images_BCHW)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimiser.step()
+def task(precision: Precision) -> Task:
+    """Return a task of WRN-28-2 on random images."""
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, SIDE, SIDE), dtype=np.uint8)
+    labels, cpu = np.arange(IMAGES) % CLASSES, torch.device("cpu")
+    images = Images(pixels, labels, np.arange(IMAGES), cpu)
+    return Task(
+        train=images,
+        held_out=images,
+        classes=CLASSES,
+        network="wide_resnet",
+        network_options={"depth": 28, "width": 2},
+        recipe=Recipe(BATCH, 0.1, 0.9, 1e-4, "cosine"),
+        standard=StandardAugmentation(),
+        normalise=Normalise((0.5,) * 3, (0.25,) * 3, cpu),
+        device=cpu,
+        precision=precision,
+    )
 
 
-def plain(precision: str) -> Step:
+def plain(precision: Precision) -> Step:
     """A training step without augmentation."""
-    network = Network(precision)
-    return lambda: network.train(network.images_BCHW)
+    return Training(task(precision), NO_AUGMENTATION, 1000, 0).step
 
 
-def paper(precision: str, topology: str) -> Step:
-    """A step of the `paper` preset: tau by a validation batch through the blended cell, then the weights."""
-    network = Network(precision)
-    ranged = [SpaceOp(op.op, op.low, op.high, op.signed) for op in SPACES["das-image"].ops]
-    generator = torch.Generator().manual_seed(0)
-    cell = Cell(SearchSpace(tuple(ranged)), named(topology), generator, torch.device("cpu"))
-    adam = torch.optim.Adam([cell.tau_EK], lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
-
-    def step() -> None:
-        loss = network.loss(cell.blend(network.images_BCHW, generator))
-        [cell.tau_EK.grad] = torch.autograd.grad(loss, [cell.tau_EK])
-        adam.step()
-        with torch.no_grad():
-            images_BCHW = cell.blend(network.images_BCHW, generator)
-        network.train(images_BCHW)
-
-    return step
+def das(precision: Precision, **options: object) -> Step:
+    """A step of a differentiable search, at the beginning of its budget."""
+    ops = tuple(SpaceOp(op.op, op.low, op.high, op.signed) for op in SPACES["das-image"].ops)
+    setting = Setting(task(precision), SearchSpace(ops), child_epochs=1, seed=0)
+    search = build_search(Das.model_validate({"method": "das", **options}), setting)
+    return lambda: search.step(0.0)
 
 
 @dataclass(frozen=True)
 class Contender:
     """A kind of step, and how often the time and the memory of a plain step it may take."""
 
-    step: Callable[[str], Step]
+    options: dict[str, object]
     time_bar: float
     memory_bar: float
 
+    def step(self, precision: Precision) -> Step:
+        """Return its step."""
+        return das(precision, **self.options)
+
 
 CONTENDERS = {
-    "paper, chain-3": Contender(lambda precision: paper(precision, "chain-3"), 2.0, 1.3),
-    "paper, darts-4": Contender(lambda precision: paper(precision, "darts-4"), 4.0, 1.6),
+    "default": Contender({}, 2.0, 1.3),
+    "alignment_forward": Contender({"estimator": "alignment_forward"}, 2.8, 1.3),
+    "paper, chain-3": Contender({"preset": "paper", "topology": "chain-3"}, 2.0, 1.3),
+    "paper, darts-4": Contender({"preset": "paper"}, 4.0, 1.6),
 }
 
 
@@ -106,7 +98,7 @@ def main() -> int:
     """Print all figures; return how many bars were missed."""
     warm_up()
     missed = 0
-    precisions = ["float32", "bfloat16"] if has_bfloat16(torch.device("cpu")) else ["float32"]
+    precisions: list[Precision] = ["float32", "bfloat16"] if has_bfloat16(torch.device("cpu")) else ["float32"]
     for precision in precisions:
         for threads in (1, 2):
             torch.set_num_threads(threads)
@@ -118,7 +110,7 @@ def main() -> int:
     return missed
 
 
-def times(precision: str) -> int:
+def times(precision: Precision) -> int:
     """Print how many plain steps each contender takes; return how many bars were missed."""
     plain_step = plain(precision)
     steps = {name: contender.step(precision) for name, contender in CONTENDERS.items()}
@@ -141,7 +133,7 @@ def taken(step: Step) -> float:
     return time.perf_counter() - start
 
 
-def memory(precision: str) -> int:
+def memory(precision: Precision) -> int:
     """Print the peak memory of each contender beside a plain step's; return how many bars were missed."""
     plain_mb = peak_mb("plain", precision)
     print(f"  {'plain step':32}{plain_mb:8.0f} MB")
@@ -151,13 +143,13 @@ def memory(precision: str) -> int:
     )
 
 
-def peak_mb(name: str, precision: str) -> float:
+def peak_mb(name: str, precision: Precision) -> float:
     """Return the peak memory of a contender's steps, measured in a process of its own."""
     command = [sys.executable, __file__, name, precision]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def own_peak_mb(name: str, precision: str) -> float:
+def own_peak_mb(name: str, precision: Precision) -> float:
     """Return by how much three steps raise the peak memory of this process."""
     warm_up()
     torch.set_num_threads(1)
