@@ -29,8 +29,8 @@ INTRODUCTION = """\
 # A study's YAML
 
 A study is one YAML file: a data set, a network, a search space, the methods to compare, and what each of their searches
-may spend. `dastune plan FILE` shows it with every default filled in, `dastune run FILE` runs it. Two come with dastune
-and go by their names: `dastune run digits_noise` and `dastune run cifar10_noise`.
+may spend. `dastune plan FILE` shows it with every default filled in, `dastune run FILE` runs it. Three come with
+dastune and go by their names: `dastune run digits_noise`, `dastune run das_ablation` and `dastune run cifar10_noise`.
 
 ```yaml
 name: my_study

@@ -4,6 +4,7 @@
 `Cell.sample` draws one op for each image and edge, as the discrete policy would.
 """
 
+import math
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import reduce
@@ -44,7 +45,8 @@ class Cell:
     local optimum of tau alone: neither stage gains by changing before the other does.
 
     Attributes:
-        tau_EK: logits of K ops on E rows of edges, initialised 1e-3 N(0, 1) as in DARTS.
+        tau_EK: logits of K ops on E rows of edges, initialised 1e-3 N(0, 1) as in DARTS; lower by log(n) for each of
+            the n parts of an op that was split, so that ops start alike.
         orders: the permutations of a chain's stages, the given one first; of a DAG that one only.
         order_P: their logits, initialised 0.
         decided: row -> index of the op it was discretised to.
@@ -57,10 +59,12 @@ class Cell:
         self.space = space
         self.topology = topology
         self._candidates = Candidates(space)
-        start = 1e-3 * torch.randn(topology.rows, len(space), generator=generator)
+        equal_K = torch.tensor(space.uniform_shares).log() + math.log(len(set(space.names)))
+        start = equal_K + 1e-3 * torch.randn(topology.rows, len(space), generator=generator)
         self.tau_EK = start.to(device).requires_grad_()
         given = tuple(range(topology.rows))
         self.orders = tuple(permutations(given)) if topology.is_chain else (given,)
+        self._orders_PS = torch.tensor(self.orders)
         self.order_P = torch.zeros(len(self.orders), device=device, requires_grad=True)
         self.decided: dict[int, int] = {}
         self.removed: set[int] = set()
@@ -95,6 +99,8 @@ class Cell:
             if row in self.decided:
                 return self._candidates.applied(states_BCHW, self.decided[row], drawn[place])
             masked = without_op[1] if without_op and without_op[0] == row else None
+            if masked is not None and len(self.space) == 1:
+                return torch.zeros_like(states_BCHW)  # nothing is left to blend
             return self._candidates.blended(states_BCHW, weights_EK[row], drawn[place], masked)
 
         return self._through(images_BCHW, {*self.removed, without_row}, mixed)
@@ -108,8 +114,8 @@ class Cell:
         Args:
             images_BCHW: float32 in [0, 1].
             generator: on the CPU.
-            forced: (row, op) that the first half of the batch takes. Nothing else changes: all other draws are what
-                they are without it.
+            forced: (row, op) that the first half of the batch, rounded up, takes. Nothing else changes: all other
+                draws are what they are without it.
         """
         rows = [link.row for link in self.topology.links]
         weights_LK = self._weights()[rows]
@@ -118,14 +124,14 @@ class Cell:
             if row in self.removed:
                 drawn_LB[place] = SKIP
             elif forced and row == forced[0]:
-                drawn_LB[place, : len(images_BCHW) // 2] = forced[1]
+                drawn_LB[place, : (len(images_BCHW) + 1) // 2] = forced[1]
         order_B = torch.zeros(len(images_BCHW), dtype=torch.int64)
         if len(self.orders) > 1:
             chances_P = torch.softmax(self.order_P.detach().cpu().double(), 0)
             order_B = torch.multinomial(chances_P, len(images_BCHW), replacement=True, generator=generator)
         draws, table = Draws(drawn_LB, order_B), self._candidates.table
         if self.topology.is_chain:
-            played_LB = drawn_LB.gather(0, torch.tensor(self.orders)[order_B].T)
+            played_LB = drawn_LB.gather(0, self._orders_PS[order_B].T)
             return table.run(MaskedImages(images_BCHW), table.sequence(played_LB, generator)).images_BCHW, draws
         steps = table.sequence(drawn_LB, generator)
 

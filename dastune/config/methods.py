@@ -26,7 +26,7 @@ class Cell(Strict):
 
     inputs: Literal[1, 2] = 2
     """Input states of the first cell, each the image; later cells read the outputs of the cells before."""
-    nodes: Annotated[Whole, Field(ge=1, le=6)] = 4
+    nodes: Annotated[Whole, Field(ge=1, le=LONGEST)] = 4
     """Nodes of a cell; node i reads the inputs and all earlier nodes, and keeps two edges in the end."""
     cells: Annotated[Whole, Field(ge=1, le=4)] = 1
     """Cells one after the other; they share tau."""
@@ -94,7 +94,7 @@ class Das(Strict):
     tau_weight_decay: NotNegative
     """Adam's weight decay of tau."""
     tau_schedule: Literal["linear", "constant"]
-    """Learning rate of tau over the search: linear to 0, or constant."""
+    """Learning rate of tau: linear to 0 at the end, or where a selection by perturbation starts; or constant."""
     magnitude_ranges: Annotated[Whole, Field(ge=1, le=10)] = 1
     """Parts of equal length that each op's range is split into, each a candidate of its own."""
     search_share: Annotated[Number, Field(gt=0, lt=1)] = 0.4
@@ -131,8 +131,9 @@ class Das(Strict):
                 "validation",
             )
         if self.selection in ("distribution", "uniform") and not self.wiring.is_chain:
+            perturbation = "perturbation" if self.relaxation == "blend" else "perturbation_add"
             raise FieldError(
-                f"{self.selection} makes a policy of stages, which a DAG has not; choose argmax or perturbation, or "
+                f"{self.selection} makes a policy of stages, which a DAG has not; choose argmax or {perturbation}, or "
                 "topology chain-K",
                 "selection",
             )

@@ -12,20 +12,13 @@ from dastune.policy.policy import Step
 class SpaceOp:
     """An op as a space offers it: `low` and `high` are its physical argument at magnitude 0 and 1.
 
-    Where `signed`, the sign of the argument is drawn for each image. `part` says that the range is one of the parts
-    that `SearchSpace.split` has made of an op's.
+    Where `signed`, the sign of the argument is drawn for each image.
     """
 
     name: str
     low: float
     high: float
     signed: bool
-    part: bool = False
-
-    @property
-    def label(self) -> str:
-        """What tells it from the others of its space: the op's name, for a part with its range."""
-        return self.ranged_text if self.part else self.name
 
     @property
     def ranged_text(self) -> str:
@@ -38,9 +31,7 @@ class SpaceOp:
         if self.low == self.high or parts == 1:
             return (self,)
         bounds = [self.low + (self.high - self.low) * index / parts for index in range(parts)]
-        return tuple(
-            SpaceOp(self.name, low, high, self.signed, part=True) for low, high in pairwise([*bounds, self.high])
-        )
+        return tuple(SpaceOp(self.name, low, high, self.signed) for low, high in pairwise([*bounds, self.high]))
 
     def at(self, magnitude: float, probability: float = 1.0) -> Step:
         """Return the step with the fixed argument of `magnitude` in [0, 1]."""
@@ -76,9 +67,14 @@ class SearchSpace:
         return tuple(op.name for op in self.ops)
 
     @property
+    def uniform_shares(self) -> tuple[float, ...]:
+        """The shares of the candidates if all ops are equally likely; parts of one op share what is its."""
+        return tuple(1 / (len(set(self.names)) * self.names.count(name)) for name in self.names)
+
+    @property
     def uniform_noise_share(self) -> float:
-        """The share of noise ops if all candidates are equally likely."""
-        return sum(OPS[op.name].noise for op in self.ops) / len(self.ops)
+        """The share of noise ops if all ops are equally likely."""
+        return sum(share for op, share in zip(self.ops, self.uniform_shares, strict=True) if OPS[op.name].noise)
 
     def magnitude(self, level: int) -> float:
         """Return the magnitude in [0, 1] of `level` in 0 .. magnitude_levels - 1."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-LONGEST = 6  # stages of a named chain, and nodes of a named DAG
+LONGEST = 6  # stages of a chain, and nodes of a cell
 KEPT_INPUTS = 2  # edges into a node in the end, as in DARTS
 
 

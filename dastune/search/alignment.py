@@ -6,8 +6,8 @@ softmax(tau), the derivative of the validation loss in tau is exactly a policy g
     dL_val / dtau_j = -lr mean_i A_i (1[k_i = j] - softmax(tau)_j),    A_i = <P grad L_val, grad loss_i>,
 
 whose reward A_i says how well image i's gradient aligns with the validation gradient. On the last layer (features h,
-logits z), with P a regularised Newton step in its weights, A_i has a closed form that needs no further pass through the
-network:
+logits z), with P the regularised inverse of the features' covariance (the input factor of K-FAC, arXiv 1503.05671), A_i
+has a closed form that needs no further pass through the network:
 
     A_i = <softmax(z_i) - onehot(y_i), G (S + ridge I)^-1 (h_i - m)>,
 

@@ -135,8 +135,9 @@ class DASSearch:
             rate = recipe.learning_rate_at(spent / self._share)
         else:
             rate = TUNING_RATE * recipe.learning_rate_at(into_selection)
-        if len(self.cell.decided) == self.cell.topology.rows:
-            self._supernet.train(rate)  # only edges are left to decide on
+        tau_learns = into_selection < 0 or self._options.tau_schedule == "constant"
+        if len(self.cell.decided) == self.cell.topology.rows or not tau_learns:
+            self._supernet.train(rate)
         else:
             accuracy = self._outer.step(self._supernet, lambda outer: self._descend(outer, spent), rate)
             if accuracy is not None:
@@ -172,7 +173,8 @@ class DASSearch:
 
     def _uniform(self) -> Stages:
         space = self.cell.space
-        stage = tuple(Choice(weight=1.0, step=op.over_range()) for op in space.ops)
+        shares = zip(space.ops, space.uniform_shares, strict=True)
+        stage = tuple(Choice(weight=share, step=op.over_range()) for op, share in shares)
         return Stages(stages=(stage,) * self.cell.topology.rows, geometry=space.geometry)
 
     def summary(self) -> Mapping[str, float]:
@@ -182,9 +184,10 @@ class DASSearch:
         `tau_from_start` that from where it started.
         """
         weights_EK = torch.softmax(self.cell.tau_EK.detach(), 1)
+        uniform_K = torch.tensor(self.cell.space.uniform_shares, device=weights_EK.device)
         summary = {
             "tau_entropy": float(torch.special.entr(weights_EK).sum(1).mean()),
-            "tau_from_uniform": _total_variation(weights_EK, torch.full_like(weights_EK, 1 / weights_EK.shape[1])),
+            "tau_from_uniform": _total_variation(weights_EK, uniform_K),
             "tau_from_start": _total_variation(weights_EK, torch.softmax(self._start_EK, 1)),
         }
         if self._accuracy is not None and math.isfinite(accuracy := float(self._accuracy)):

@@ -154,6 +154,7 @@ class PerturbationSelection(Selection):
     First every row, in random order: each op's weight is set to 0 in turn, without renormalising the others, and the
     op whose removal leaves the worst validation score is the row's op (ties: the first). Then every node that has more
     edges than it may keep, in random order: as long as it has more, the edge whose removal leaves the best score goes.
+    Each edge that goes is a decision, followed by tuning; DARTS-PT tunes once a node.
     Scores are over all validation images, which go through the blended cell.
 
     Args:

@@ -72,7 +72,7 @@ class Supernet:
         """Return the next training batch, augmented as a final training would, and its labels.
 
         Args:
-            forced: (row, op) that half of the batch takes; only where ops are sampled.
+            forced: (row, op) that half of the batch, rounded up, takes; only where ops are sampled.
         """
         task = self.task
         images_BCHW, labels_B = task.train.batch(self._train.draw())

@@ -34,7 +34,7 @@ def has_bfloat16(device: torch.device) -> bool:
 def fastest_layout(precision: Precision, device: torch.device) -> torch.memory_format:
     """Return the faster layout of images and of convolutions' weights.
 
-    Channels last is what oneDNN and tensor cores work in. A GPU without tensor cores is left with torch's default.
+    Channels last is what oneDNN and bfloat16 tensor cores work in. A GPU in float32 is left with torch's default.
     """
     if device.type == "cuda" and precision == "float32":
         return torch.contiguous_format

@@ -195,6 +195,14 @@ def test_masking_changes_no_other_draw(space_of: SpaceOf, images: torch.Tensor) 
     torch.testing.assert_close((first + second) / 2, two_edges.blend(images, seeded()))
 
 
+@pytest.mark.parametrize("only", ["rotate", "invert"])
+def test_nothing_is_left_of_a_blend_without_its_only_op(only: str, space_of: SpaceOf, images: torch.Tensor) -> None:
+    cell = cell_of(space_of(only), dag(2, 1))
+    first, second = (cell.blend(images, seeded(), without_op=(row, 0)) for row in (1, 0))
+    torch.testing.assert_close(first + second, cell.blend(images, seeded()))
+    assert not cell_of(space_of(only), chain(1)).blend(images, seeded(), without_op=(0, 0)).any()
+
+
 def test_what_has_no_weight_is_not_run(
     space_of: SpaceOf, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,13 +311,16 @@ def test_removing_an_edge_changes_no_other_draw(images: torch.Tensor) -> None:
     torch.testing.assert_close((parts[0] + parts[1]) / 2, whole)
 
 
+@pytest.mark.parametrize(("count", "half"), [(12, 6), (5, 3), (1, 1)])
 @pytest.mark.parametrize("topology", [chain(1), chain(3), dag(2, 2), dag(1, 2, cells=2)], ids=str)
-def test_a_forced_op_is_all_that_changes_and_for_one_half(topology: Topology, images: torch.Tensor) -> None:
+def test_a_forced_op_is_all_that_changes_and_for_one_half(
+    topology: Topology, count: int, half: int, images: torch.Tensor
+) -> None:
+    images = images[:count]
     cell = cell_of(SearchSpace(EVERYTHING), topology)
     row = topology.rows - 1
     free, drawn = cell.sample(images, seeded())
     result, draws = cell.sample(images, seeded(), forced=(row, 2))
-    half = len(images) // 2
     assert torch.equal(result[half:], free[half:])
     expected = drawn.op_LB.clone()
     for place, link in enumerate(topology.links):

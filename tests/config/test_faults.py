@@ -27,7 +27,8 @@ NO_GRADIENT = (
     "with estimator first_order, clean validation images give tau a gradient of exactly zero, since their loss at "
     "fixed weights does not depend on it; set it to augmented, or choose another estimator"
 )
-NO_STAGES = "makes a policy of stages, which a DAG has not; choose argmax or perturbation, or topology chain-K"
+NO_STAGES = "makes a policy of stages, which a DAG has not; choose argmax or {}, or topology chain-K"
+NO_STAGES_SAMPLED, NO_STAGES_BLENDED = (NO_STAGES.format(rule) for rule in ("perturbation_add", "perturbation"))
 NOT_MASKED = "an op's weight can be masked in a blend only, and images can be given an op only where ops are sampled"
 
 # A section that replaces the one of the minimal study -> the one line that is said of it.
@@ -165,9 +166,9 @@ ONE_FAULT = {
     ),
     "methods: {das: {estimator: first_order}}": f"methods.das.validation: {NO_GRADIENT}",
     "methods: {das: {preset: paper, validation: clean}}": f"methods.das.validation: {NO_GRADIENT}",
-    "methods: {das: {topology: darts-4}}": f"methods.das.selection: distribution {NO_STAGES}",
-    "methods: {das: {topology: {nodes: 2}}}": f"methods.das.selection: distribution {NO_STAGES}",
-    "methods: {das: {preset: paper, selection: uniform}}": f"methods.das.selection: uniform {NO_STAGES}",
+    "methods: {das: {topology: darts-4}}": f"methods.das.selection: distribution {NO_STAGES_SAMPLED}",
+    "methods: {das: {topology: {nodes: 2}}}": f"methods.das.selection: distribution {NO_STAGES_SAMPLED}",
+    "methods: {das: {preset: paper, selection: uniform}}": f"methods.das.selection: uniform {NO_STAGES_BLENDED}",
     "methods: {das: {selection: perturbation}}": (
         f"methods.das.selection: perturbation needs relaxation blend, got sample: {NOT_MASKED}"
     ),
