@@ -2,8 +2,8 @@
 
 One constant after the other is made three times smaller or larger (a running mean's memory, in steps, too), and the
 search is run on a planted problem: digits rotated by up to 40 degrees (400 steps, 2 seeds), and, given --cifar-root,
-inverted CIFAR-10 (2,000 images, WRN-10-1, 250 steps, 1 seed). 15 ops and 5 noise ops. Prints the planted op's weight and
-the noise mass, mean over seeds. Bar: the planted op has the largest weight with every seed; exits 1 where it has not.
+inverted CIFAR-10 (2,000 images, WRN-10-1, 250 steps, 1 seed). 15 ops and 5 noise ops. Prints the planted op's weight
+and the noise mass, mean over seeds. Bar: the planted op has the largest weight with every seed; exits 1 where not.
 """
 
 import argparse
