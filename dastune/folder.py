@@ -23,8 +23,9 @@ class SearchRow:
         id: `METHOD-nLEVEL-sSEED`, the key of the row.
         method: the method's label in the study.
         val_accuracy: what the search knows of its result on validation images, in [0, 1]: the best child's accuracy
-            (black-box searches), a running mean over batches of its network (das), the best candidate of the last
-            decision (das with preset paper). Not to be compared across methods. None where there is none.
+            (black-box searches), a running mean over batches of its network (das), the best masked candidate of the
+            last decision (das with selection perturbation, once one is made). Not to be compared across methods. None
+            where there is none.
         held_seconds, charged_seconds: device-seconds, see `dastune.budget`.
         steps: optimiser steps over all children.
         children: trainings finished inside a black-box search; 0 for the others.

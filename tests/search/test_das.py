@@ -289,6 +289,22 @@ def test_split_ranges_are_candidates_of_their_own(make_task: MakeTask, space_of:
     assert search.space_size_log10 == pytest.approx(math.log10(len(labels)))
 
 
+@pytest.mark.parametrize(("schedule", "looks"), [("linear", False), ("constant", True)])
+def test_between_decisions_only_a_tau_that_still_learns_is_paid_for(
+    schedule: str, looks: bool, make_task: MakeTask, space_of: SpaceOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"selection": "perturbation_add", "tau_schedule": schedule, "validation_batch": 10}
+    search = searching(make_task(), space_of("identity", "invert"), **options)
+    monkeypatch.setattr(search._selection, "due", lambda progress: False)
+    search.step(0.1)
+    tau, weights = search.cell.tau_EK.detach().clone(), search._supernet.network.head.weight.detach().clone()
+    seen = search.state_dict()["outer"]["batches"]["next"]
+    assert search.step(0.7).steps == 1
+    assert not torch.equal(search._supernet.network.head.weight, weights)
+    assert (search.state_dict()["outer"]["batches"]["next"] != seen) is looks
+    assert torch.equal(search.cell.tau_EK, tau) is not looks
+
+
 # What is told.
 
 
