@@ -22,7 +22,7 @@ CIFAR = {
     "name": "das_ablation_cifar10",
     "model": {"name": "wide_resnet", "depth": 10, "width": 1},
     "standard": {"crop_px": 4, "flip": True},
-    "training": {"batch_size": 96, "learning_rate": 0.1, "child_epochs": 1},
+    "training": {"batch_size": 96, "learning_rate": 0.1, "schedule": "step", "child_epochs": 1},
     "final": {"epochs": 2},
 }
 STUDIES: dict[str, dict[str, object]] = {

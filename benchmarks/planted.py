@@ -39,7 +39,7 @@ METHODS: dict[str, dict[str, object]] = {
     "das": {},
     "das_paper": {"method": "das", "preset": "paper"},
     "auto_augment": {},
-    "rand_augment": {},
+    "rand_augment": {"n": [1, 2, 3]},
     "random": {},
     "trivial": {},
     "none": {},
@@ -66,8 +66,9 @@ def study_of(problem: str, options: argparse.Namespace) -> StudyConfig:
         images = dict.fromkeys(("train_images", "search_images", "validation_images"), CIFAR_IMAGES)
         data = {**data, **images, "name": "cifar10", **({"root": options.cifar_root} if options.cifar_root else {})}
         changes["model"] = {"name": "wide_resnet", "depth": 10, "width": 1}
+        methods["standard"] = methods.pop("none")  # on digits the same: they have no standard augmentation
         changes["resources"] = {"cpus": 1, "gpus": 0}
-        changes["training.child_epochs"] = CIFAR_CHILD_EPOCHS
+        changes |= {"training.child_epochs": CIFAR_CHILD_EPOCHS, "training.schedule": "step"}
     changes |= {"name": problem, "data": data, "methods": methods, "final.epochs": epochs}
     overrides = [f"{path}={json.dumps(value)}" for path, value in changes.items()]
     return dastune.load_study(base, overrides=overrides, budget=f"{seconds} cpu-seconds")

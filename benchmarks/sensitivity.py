@@ -59,6 +59,7 @@ def study_of(planted: str, options: Mapping[str, float], cifar_root: str | None)
     if planted == "invert":
         data = {"name": "cifar10", "train_images": 2000, "validation_images": 2000, "root": cifar_root}
         changes |= {"model": {"name": "wide_resnet", "depth": 10, "width": 1}, "resources": {"cpus": 1, "gpus": 0}}
+        changes["training.schedule"] = "step"
     changes["data"] = {**data, "shift": [{"rotate": {"degrees": 40}} if planted == "rotate" else "invert"]}
     overrides = [f"{path}={json.dumps(value)}" for path, value in changes.items()]
     return dastune.load_study(base, overrides=overrides, budget="60 cpu-seconds")

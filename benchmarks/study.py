@@ -8,7 +8,7 @@ import sys
 
 from dastune.budget import Ledger, device_share, event_from_row
 from dastune.config import load_study
-from dastune.config.study import NoAugmentation, Trivial
+from dastune.config.study import BlackBox, Das
 from dastune.folder import StudyFolder, read_lines
 
 CHARGED_BAR, HELD_BAR = 0.05, 0.8
@@ -20,8 +20,8 @@ if budget is None:
     sys.exit("the study's budget is in steps; give one with a budget in device time")
 rows = [row for row in folder.search_rows() if row.status == "budget"]
 worst = max(abs(row.charged_seconds - budget) / budget for row in rows)
-controls = {label for label, options in study.methods.items() if isinstance(options, Trivial | NoAugmentation)}
-ended = [row.id for row in folder.search_rows() if row.status == "done" and row.method not in controls]
+searching = {label for label, options in study.methods.items() if isinstance(options, Das | BlackBox)}
+ended = [row.id for row in folder.search_rows() if row.status == "done" and row.method in searching]
 if ended:
     print(f"ended before the budget, nothing left to try: {', '.join(ended)}")
 print(f"charged against budget, worst of {len(rows)} searches: {100 * worst:.2f} % off (bar {100 * CHARGED_BAR:.0f} %)")

@@ -105,7 +105,8 @@ def report(folder: FolderArgument) -> None:
 
     study = StudyFolder.existing(folder)
     page = write_report(study)
-    Console().print(table(cells(*rows_in_order(study, read_plan(study.study)))))
+    plan = read_plan(study.study)
+    Console().print(table(cells(*rows_in_order(study, plan)), plan))
     typer.echo(f"report  {page}")
 
 
@@ -234,12 +235,13 @@ def _finish(result: "StudyResult") -> None:
     """Print the table and where everything is; leave with 1 if something is missing, 130 after Ctrl-C."""
     from rich.console import Console
 
+    from dastune.report.plan import read_plan
     from dastune.report.stats import cells
     from dastune.report.tables import console as table
 
     rows = cells(list(result.search_rows), list(result.final_rows))
     if rows:
-        Console().print(table(rows))
+        Console().print(table(rows, read_plan(result.folder.study)))
     root = result.folder.root
     shown = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
     typer.echo(f"report   {shown / 'report' / 'index.html'}")

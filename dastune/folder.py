@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from dastune.errors import UserError
 SAFE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
 Status = Literal["done", "budget", "held", "failed"]
+ChildEnd = Literal["scored", "stopped", "diverged", "cut"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,32 @@ class FinalRow:
     flops: int
 
 
+@dataclass(frozen=True)
+class ChildRow:
+    """One child of a black-box search, a line of `children.jsonl`; its key is (search_id, child).
+
+    Attributes:
+        child: 0, 1, ... in the order in which the search asked for policies.
+        score: validation accuracy when it was last measured, in [0, 1]; None if it never was.
+        seconds: device-seconds that it was charged; children trained at the same time share a step's equally.
+        epochs: how long it was trained.
+        status: "scored" (trained and validated whole), "stopped" (successive halving ended it early), "diverged" (its
+            loss was not finite; it scores 0), "cut" (in training when the budget ended).
+        policy: what it was trained with, as `dastune.policy` writes it.
+    """
+
+    search_id: str
+    method: str
+    noise_level: int
+    search_seed: int
+    child: int
+    score: float | None
+    seconds: float
+    epochs: float
+    status: ChildEnd
+    policy: Mapping[str, Any] = field(hash=False)
+
+
 def write_atomic(path: Path, text: str | bytes) -> None:
     """Write `path` so that a reader, or a crash, sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,14 +132,21 @@ def _sync_entry(path: Path) -> None:
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Append one JSON object as a whole line, durably. A torn last line, left by a crash, is closed first."""
-    line = json.dumps(row, allow_nan=False).encode() + b"\n"
+    append_lines(path, [row])
+
+
+def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append JSON objects as `append_line` does, all at once: what it takes to be durable, it takes once."""
+    lines = b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows)
+    if not lines:
+        return
     with path.open("ab+") as file:
         new = file.tell() == 0
         if not new:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
-                line = b"\n" + line
-        file.write(line)
+                lines = b"\n" + lines
+        file.write(lines)
         file.flush()
         os.fsync(file.fileno())
     if new:
@@ -143,6 +177,7 @@ class StudyFolder:
         self.ledger = self.root / "ledger.jsonl"
         self.searches = self.root / "searches.jsonl"
         self.finals = self.root / "finals.jsonl"
+        self.children = self.root / "children.jsonl"
         self.tracking = self.root / "tracking.jsonl"
         self.policies = self.root / "policies"
         self.checkpoints = self.root / "checkpoints"
@@ -172,6 +207,10 @@ class StudyFolder:
         """Return the path of a search's checkpoint. `search_id` must be a safe name."""
         return self.checkpoints / f"{safe_name(search_id)}.pt"
 
+    def children_table(self, search_id: str) -> Path:
+        """Return the path of the table of a search's children, made for tracking. `search_id` must be a safe name."""
+        return self.root / "children" / f"{safe_name(search_id)}.json"
+
     def begin_attempt(self, search_id: str) -> int:
         """Return 0, 1, ... for the first, second ... process that works on a search; counted durably."""
         path = self.checkpoints / f"{safe_name(search_id)}.attempts"
@@ -189,6 +228,15 @@ class StudyFolder:
         rows = {(row["search_id"], row["train_seed"]): FinalRow(**row) for row in read_lines(self.finals)}
         return list(rows.values())
 
+    def child_rows(self, search_id: str | None = None) -> list[ChildRow]:
+        """Return the children of a search, or of all, each once (the last line of a key counts), in the order asked."""
+        rows = {
+            (row["search_id"], row["child"]): row
+            for row in read_lines(self.children)
+            if search_id in (None, row["search_id"])
+        }
+        return [ChildRow(**rows[key]) for key in sorted(rows)]
+
     def add_search(self, row: SearchRow) -> bool:
         """Append `row` unless its key is there already, not failed; return whether it was added."""
         known = {old.id: old for old in self.search_rows()}.get(row.id)
@@ -204,6 +252,10 @@ class StudyFolder:
             return False
         append_line(self.finals, asdict(row))
         return True
+
+    def add_children(self, rows: Iterable[ChildRow]) -> None:
+        """Append rows without a look at what is there: of a key that comes again the last line counts."""
+        append_lines(self.children, (asdict(row) for row in rows))
 
 
 def safe_name(name: str) -> str:

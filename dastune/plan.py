@@ -5,8 +5,20 @@ from collections.abc import Iterator
 import yaml
 
 from dastune.config import StudyConfig
-from dastune.config.study import NoAugmentation, Trivial
+from dastune.config.study import (
+    BlackBox,
+    NoAugmentation,
+    Published,
+    RandAugment,
+    StandardOnly,
+    Trivial,
+    Uniform,
+)
 from dastune.policy.space import SpaceOp
+from dastune.training.estimate import Children, children, device_of
+
+WITHOUT_SEARCH = (Trivial, Uniform, StandardOnly, NoAugmentation, Published)
+FEW_CHILDREN = 20  # fewer tell a search little of its space
 
 
 def plan_text(study: StudyConfig) -> str:
@@ -15,27 +27,101 @@ def plan_text(study: StudyConfig) -> str:
 
 
 def _grid(study: StudyConfig) -> Iterator[str]:
-    methods, levels, seeds = len(study.methods), len(study.space.noise.levels), len(study.seeds.search)
-    controls = [label for label, options in study.methods.items() if isinstance(options, Trivial | NoAugmentation)]
-    budgeted = (methods - len(controls)) * levels * seeds
-    finals = methods * levels * seeds * len(study.seeds.final)
-    yield (
-        f"{study.name}: {methods * levels * seeds} searches = {methods} methods x {levels} noise levels x {seeds} seeds"
-    )
+    levels, seeds = len(study.space.noise.levels), len(study.seeds.search)
+    searches = {label: seeds * _levels(study, label) for label in study.methods}
+    controls = [label for label, options in study.methods.items() if isinstance(options, WITHOUT_SEARCH)]
+    budgeted = sum(count for label, count in searches.items() if label not in controls)
+    published = sum(isinstance(options, Published) for options in study.methods.values())
+    total = sum(searches.values())
+    parts = [f"{len(study.methods) - published} methods x {levels} noise levels x {seeds} seeds"]
+    if published:
+        parts.append(f"{published} published x {seeds} seeds")
+    yield f"{study.name}: {total} searches = {' + '.join(parts)}"
     yield f"methods         {', '.join(study.methods)}"
     if study.data.shift:
         yield f"shift           {_shift(study)}; for validation and test images only"
     for level in study.space.noise.levels:
         space = study.space.at_level(level)
         yield f"noise level {level:<3} {len(space)} ops, {100 * space.uniform_noise_share:.0f} % of them noise"
-    yield f"each search     {_budget(study)}, on {_devices(study)}"
+    if budgeted:
+        yield f"each search     {_budget(study)}, on {_devices(study)}"
+    yield from _children(study)
     if controls:
-        yield f"without search  {', '.join(controls)}: {len(controls) * levels * seeds} of them, no budget needed"
-    yield f"search total    at most {budgeted} x {_budget(study)} = {_total(study, budgeted)}"
+        without = sum(searches[label] for label in controls)
+        yield f"without search  {', '.join(controls)}: {without} of them, no budget needed"
+    if budgeted:
+        yield f"search total    at most {budgeted} x {_budget(study)} = {_total(study, budgeted)}"
     yield (
-        f"final trainings {finals} x {study.final.epochs} epochs of "
+        f"final trainings {total * len(study.seeds.final)} x {study.final.epochs} epochs of "
         f"{study.data.train_images or 'all'} images; metered apart, their time depends on the device"
     )
+
+
+def _levels(study: StudyConfig, label: str) -> int:
+    """Return at how many noise levels a method is run; to published policies a space is nothing."""
+    return 1 if isinstance(study.methods[label], Published) else len(study.space.noise.levels)
+
+
+def _children(study: StudyConfig) -> Iterator[str]:
+    """Yield how many children fit the budget of each black-box search, and where they are few."""
+    warnings, guessed = [], False
+    for label, options in study.methods.items():
+        if not isinstance(options, BlackBox):
+            continue
+        found = children(study, options)
+        guessed |= found.seconds is not None
+        points = _grid_points(options)
+        yield f"children        {label}: {_count(found, options, points)}, {_each(found, options)}"
+        if found.count < min(FEW_CHILDREN, points or FEW_CHILDREN):
+            warnings.append(f"warning         {label}: {_advice(study, options)}")
+    if guessed:
+        device = device_of(study)
+        yield (
+            f"                (guessed from the network's arithmetic: {device.flops_per_second / 1e9:,.0f} GFLOP/s "
+            f"{device.name}, and {1e3 * device.layer_seconds:g} ms a layer and step)"
+        )
+    yield from warnings
+
+
+def _grid_points(options: BlackBox) -> int | None:
+    """Return how many points a grid has that is walked once; None for a search that goes on for ever."""
+    if isinstance(options, RandAugment) and options.search == "grid":
+        return len(options.n) * len(options.m)
+    return None
+
+
+def _count(found: Children, options: BlackBox, points: int | None) -> str:
+    """Return how many children there are, in words; `points` is the size of a grid."""
+    if points is not None and found.count >= points:
+        return f"its grid of {points:,} points fits"
+    guessed = found.seconds is not None
+    count = int(float(f"{found.count:.2g}")) if guessed else found.count
+    of = "a search" if points is None else f"of the {points:,} points of its grid"
+    return f"{'about ' if guessed or options.halving else ''}{count:,} {of}"
+
+
+def _each(found: Children, options: BlackBox) -> str:
+    """Return what a child costs, in words."""
+    cost = f"{found.steps:,.4g} steps" if found.seconds is None else f"{_time(found.seconds)}"
+    mean = " on average" if options.halving else ""
+    parallel = f", {options.children_in_parallel} at a time" if options.children_in_parallel > 1 else ""
+    return f"{cost} each{mean}{parallel}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 99 else f"{seconds / 60:,.3g} min"
+
+
+def _advice(study: StudyConfig, options: BlackBox) -> str:
+    """Return what to change where children are few."""
+    changes = ["a larger budget", f"fewer training.child_epochs (now {study.training.child_epochs})"]
+    if options.halving is None:
+        changes.append("halving")
+    grid = _grid_points(options) is not None
+    if grid:
+        changes.append("fewer points in n and m")
+    what = "its grid is not walked to the end" if grid else "so few children show little"
+    return f"{what}; consider {', '.join(changes[:-1])} or {changes[-1]}"
 
 
 def _shift(study: StudyConfig) -> str:

@@ -18,10 +18,11 @@ from pydantic.fields import FieldInfo
 
 from dastune.config import study as models
 from dastune.config.defaults import DATA_DEFAULTS, with_defaults
-from dastune.config.methods import PRESETS
+from dastune.config.methods import LARGEST_M, PRESETS
 from dastune.config.study import StudyConfig
 from dastune.ops.spaces import SPACES
 from dastune.ops.table import NOISE_LISTS, OPS
+from dastune.policy.references import REFERENCES
 
 TARGET = Path(__file__).with_name("study.md")
 
@@ -29,8 +30,9 @@ INTRODUCTION = """\
 # A study's YAML
 
 A study is one YAML file: a data set, a network, a search space, the methods to compare, and what each of their searches
-may spend. `dastune plan FILE` shows it with every default filled in, `dastune run FILE` runs it. Three come with
-dastune and go by their names: `dastune run digits_noise`, `dastune run das_ablation` and `dastune run cifar10_noise`.
+may spend. `dastune plan FILE` shows it with every default filled in, `dastune run FILE` runs it. Five come with
+dastune and go by their names: `dastune run digits_noise`, and `digits_baselines`, `das_ablation`, `cifar10_noise` and
+`cifar10_baselines`.
 
 ```yaml
 name: my_study
@@ -69,6 +71,26 @@ too, validation, selection, and the writing of checkpoints. A search ends when `
 are on a meter of their own, and no budget limits them.
 """
 
+CHILDREN = """\
+### Children: many at once, and ended early
+
+`auto_augment`, `rand_augment` and `random` score a policy by training a network with it from scratch, a child. In the
+faithful setting, which is the default, children are trained one after the other, each for `training.child_epochs`.
+
+**`children_in_parallel: n`** trains n children at the same time, a batch of each in a step, each on devices of its own:
+a search then holds n times `resources`, and is charged for all of them. It buys wall time, not device time: a budget
+of 24 GPU-hours is over in 12 hours with n = 2. All n are proposed before any of them has a score, so a search that
+learns from scores learns from those of the cohorts before. `auto_augment` with `search: ppo` finds the same as one by
+one where `controller_batch` is the same, a multiple of n: so many children are proposed between two updates anyway.
+
+**`halving: {children: 8, eta: 2}`** spends a budget on more, and worse known, policies. Of 8 children that begin
+together all are trained for an eighth of `child_epochs` and validated, the better 4 go on to a fourth of it, 2 of them
+to a half, and one to the end. Together they take 2.5 whole trainings instead of 8. The search hears of each child the
+validation accuracy that it had when it ended. Those that ended early have lower ones for their age alone; and a short
+training does not reward what a long one does: policies that distort little look good early. Hence it is off unless a
+study asks for it. With both, n of the children that compete are trained at the same time.
+"""
+
 # Of a field's value; fields that are not here have none, or have it in their type.
 UNITS = {
     "train_images": "images",
@@ -86,12 +108,19 @@ UNITS = {
     "child_epochs": "epochs",
     "epochs": "epochs",
     "tuning_epochs": "epochs",
+    "children": "children",
+    "children_in_parallel": "children",
+    "controller_batch": "children",
     "channels": "channels",
     "depth": "layers",
     "n": "ops",
     "dropout": "probability",
     "search_share": "share",
 }
+
+
+# Options of methods that the defaults of others depend on, with their values.
+VARIANTS = {"preset": PRESETS, "scale": LARGEST_M}
 
 
 def reference() -> str:
@@ -149,8 +178,11 @@ def _methods() -> Iterator[str]:
     for model in get_args(models.Method):
         method = _literal(model, "method")
         yield from (f"### `{method}`", "", str(inspect.getdoc(model)), "")
-        presets = PRESETS if "preset" in model.model_fields else ()
-        yield from _table(model, {preset: model(method=method, preset=preset) for preset in presets}, "")
+        own = [(key, value) for key, values in VARIANTS.items() if key in model.model_fields for value in values]
+        yield from _table(model, {value: model(method=method, **{key: value}) for key, value in own}, "")
+    yield from ("### Published policies", "", "For `policy` of the method `published`:", "", "| name | source |")
+    yield from ("| --- | --- |", *(f"| `{name}` | {it.source} |" for name, it in REFERENCES.items()), "")
+    yield from (CHILDREN, *_table(models.Halving, {}, "halving."))
 
 
 def _table(model: type[BaseModel], resolved: dict[str, Any], path: str) -> Iterator[str]:
@@ -159,8 +191,9 @@ def _table(model: type[BaseModel], resolved: dict[str, Any], path: str) -> Itera
     Defaults are those of `resolved`, by what they depend on: the data set, or the preset.
     """
     about, rows, nested = docstrings(model), [], []
-    for name, field in model.model_fields.items():
-        inner = [] if name in ("ops", "shift") else _models(field.annotation)
+    shared = models.BlackBox.model_fields.keys() - {"method"} if issubclass(model, models.BlackBox) else ()
+    for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] in shared):
+        inner = [] if name in ("ops", "shift", "halving") else _models(field.annotation)
         if inner:
             sections = {key: getattr(section, name) for key, section in resolved.items()}
             own = {key: section for key, section in sections.items() if isinstance(section, inner[0])}
@@ -176,7 +209,7 @@ def _table(model: type[BaseModel], resolved: dict[str, Any], path: str) -> Itera
 def _default(name: str, field: FieldInfo, resolved: dict[str, Any]) -> str:
     if name in ("name", "method"):
         return "" if name == "method" else "required"
-    if name in ("ops", "preset"):
+    if name in ("ops", *VARIANTS) and not field.is_required():
         return f"`{field.default}`"
     values = {key: getattr(section, name) for key, section in resolved.items()}
     if not values:

@@ -8,12 +8,24 @@ from typing import Any
 import pytest
 
 from dastune.errors import UserError
-from dastune.folder import FinalRow, SearchRow, StudyFolder, append_line, read_lines, safe_name, write_atomic
+from dastune.folder import (
+    ChildRow,
+    FinalRow,
+    SearchRow,
+    StudyFolder,
+    append_line,
+    append_lines,
+    read_lines,
+    safe_name,
+    write_atomic,
+)
 
 SEARCH = SearchRow(
     "das-n0-s1", "das", 0, 1, 0.9, 12.0, 10.0, 300, 0, 0.1, 0.2, 1.2, "policies/das-n0-s1.json", "budget"
 )
 FINAL = FinalRow("das-n0-s1", "das", 0, 1, 0, 0.95, 0.2, 30, 60.0, 1000.0, 9_000, 100_000)
+
+CHILD = ChildRow("ra-n0-s1", "ra", 0, 1, 0, 0.5, 3.25, 2.0, "scored", {"kind": "stages", "stages": []})
 
 
 @pytest.fixture
@@ -121,6 +133,43 @@ def test_a_line_written_twice_is_one_row(folder: StudyFolder) -> None:
     assert folder.final_rows() == [FINAL]
 
 
+def test_of_a_child_heard_again_the_last_row_counts(folder: StudyFolder) -> None:
+    assert folder.child_rows() == []
+    second = replace(CHILD, child=1, score=None, status="cut")
+    folder.add_children([CHILD, second])
+    folder.add_children([replace(CHILD, search_id="aa-n0-s1")])
+    again = replace(second, score=0.25, epochs=2.5, status="stopped")
+    folder.add_children([again])
+    folder.add_children([])
+    assert folder.child_rows("ra-n0-s1") == [CHILD, again]
+    assert folder.child_rows("das-n0-s1") == []
+    assert [(row.search_id, row.child) for row in folder.child_rows()] == [
+        *(("aa-n0-s1", 0), ("ra-n0-s1", 0)),
+        ("ra-n0-s1", 1),
+    ]
+    assert len(folder.children.read_bytes().splitlines()) == 4
+
+
+def test_children_are_appended_at_once_and_unread(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_by_one = folder.root / "one_by_one.jsonl"
+    rows = [replace(CHILD, child=child) for child in range(50)]
+    for row in rows:
+        append_line(one_by_one, asdict(row))
+    synchronised: list[int] = []
+    monkeypatch.setattr(os, "fsync", synchronised.append)
+    monkeypatch.setattr("dastune.folder.read_lines", None)
+    folder.add_children(rows[:20])
+    synchronised.clear()
+    folder.add_children(rows[20:])
+    assert len(synchronised) == 1
+    assert folder.children.read_bytes() == one_by_one.read_bytes()
+
+
+def test_no_lines_make_no_file(tmp_path: Path) -> None:
+    append_lines(tmp_path / "rows.jsonl", [])
+    assert not list(tmp_path.iterdir())
+
+
 def test_attempts_are_counted(folder: StudyFolder) -> None:
     counted = [folder.begin_attempt(name) for name in ("a-n0-s0", "a-n0-s0", "b-n0-s0", "a-n0-s0")]
     assert counted == [0, 1, 0, 2]
@@ -130,6 +179,7 @@ def test_attempts_are_counted(folder: StudyFolder) -> None:
 def test_paths_of_a_search(folder: StudyFolder) -> None:
     assert folder.policy("das-n0-s1") == folder.root / "policies" / "das-n0-s1.json"
     assert folder.checkpoint("das-n0-s1").parent == folder.root / "checkpoints"
+    assert folder.children_table("das-n0-s1") == folder.root / "children" / "das-n0-s1.json"
     with pytest.raises(UserError, match="no safe folder name"):
         folder.policy("../x")
 

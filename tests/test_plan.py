@@ -1,9 +1,42 @@
-"""What a plan says of a planted shift."""
+"""What a plan says: of a planted shift, of how many children fit a budget, and of what needs none. Numbers by hand."""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from dastune.config import load_study
+from dastune.config import StudyConfig, load_study
+from dastune.config.study import BlackBox, Halving
+from dastune.orchestration.grid import grid
 from dastune.plan import plan_text
+from dastune.policy.policy import NO_AUGMENTATION, Policy
+from dastune.search.black_box import BlackBoxSearch
+from dastune.search.child import Advance
+from dastune.training.estimate import CPU_SLOT, GPU, Children, children, rung_steps
+
+
+def digits(*overrides: str) -> StudyConfig:
+    """A study of 150 digits in batches of 50, children of 20 epochs: 60 steps."""
+    return load_study("digits_noise", overrides=["data.train_images=150", "training.child_epochs=20", *overrides])
+
+
+def lines(study: StudyConfig, start: str) -> list[str]:
+    return [line for line in plan_text(study).splitlines() if line.startswith(start)]
+
+
+def searching(**options: Any) -> str:
+    return "methods={auto_augment: {" + ", ".join(f"{key}: {value}" for key, value in options.items()) + "}}"
+
+
+def fitting(study: StudyConfig) -> Children:
+    options = study.methods["auto_augment"]
+    assert isinstance(options, BlackBox)
+    return children(study, options)
+
+
+def steps(count: int) -> str:
+    return f"budget={{steps: {count}}}"
 
 
 @pytest.mark.parametrize(
@@ -17,10 +50,194 @@ from dastune.plan import plan_text
     ],
 )
 def test_a_shift_is_one_line(shift: str, line: str) -> None:
-    study = load_study("digits_noise", overrides=[f"data.shift={shift}"])
-    [told] = [text for text in plan_text(study).splitlines() if text.startswith("shift")]
+    [told] = lines(digits(f"data.shift={shift}"), "shift")
     assert told == line + "for validation and test images only"
 
 
 def test_nothing_is_said_of_no_shift() -> None:
-    assert not any(line.startswith("shift") for line in plan_text(load_study("digits_noise")).splitlines())
+    assert lines(digits(), "shift") == []
+
+
+# Children under a budget in steps.
+
+
+@pytest.mark.parametrize(
+    ("budget", "line"),
+    [
+        (3000, "49 a search, 60 steps each"),  # the fiftieth is not validated any more
+        (3001, "50 a search, 60 steps each"),
+        (60, "0 a search, 60 steps each"),
+    ],
+)
+def test_children_that_fit_a_budget_in_steps(budget: int, line: str) -> None:
+    study = digits(searching(), steps(budget))
+    assert lines(study, "children") == [f"children        auto_augment: {line}"]
+
+
+def test_children_that_end_early_take_the_mean_of_their_rungs() -> None:
+    # 8 children to step 8, 4 on to 15, 2 to 30, 1 to 60: 8 x 8 + 4 x 7 + 2 x 15 + 30 = 152 steps of 8 children.
+    assert rung_steps(60, Halving()) == (8, 15, 30, 60)
+    study = digits(searching(halving="{children: 8, eta: 2}"), steps(3000))
+    assert lines(study, "children") == ["children        auto_augment: about 157 a search, 19 steps each on average"]
+
+
+class Instant:
+    """A crew whose children train in no time, and a proposer that never ends."""
+
+    space_size_log10, keep = 0.0, 1
+
+    def __init__(self) -> None:
+        self.steps: dict[int, int] = {}
+
+    def begin(self, child: int, policy: Policy, state: Mapping[str, Any] | None = None) -> None:
+        self.steps[child] = 0
+
+    def advance(self, children: Sequence[int], until: int) -> list[Advance]:
+        return [self.one(child, until) for child in children]
+
+    def one(self, child: int, until: int) -> Advance:
+        if self.steps[child] < until:
+            self.steps[child] += 1
+            return Advance(True, self.steps[child])
+        return Advance(False, self.steps[child], score=1 / (child + 1))
+
+    def end(self, child: int) -> None:
+        del self.steps[child]
+
+    def ask(self) -> Policy:
+        return NO_AUGMENTATION
+
+    def tell(self, policy: Policy, score: float) -> None:
+        pass
+
+
+def ended(options: BlackBox, budget: int) -> float:
+    """Return how many children a search ends within a budget in steps; a child is 60 steps."""
+    instant: Any = Instant()
+    task: Any = SimpleNamespace(train=range(150), recipe=SimpleNamespace(batch_size=50))
+    parallel, halving = options.children_in_parallel, options.halving
+    search = BlackBoxSearch(task, instant, instant, 20, parallel=parallel, halving=halving)
+    spent = 0
+    while spent < budget:
+        spent += search.step(spent / budget).steps
+    return search.summary()["children"]
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+@pytest.mark.parametrize(
+    ("halving", "cohort"),
+    [("null", 0), ("{children: 8, eta: 2}", 8), ("{children: 9, eta: 3}", 9), ("{children: 10, eta: 4}", 10)],
+)
+@pytest.mark.parametrize("budget", [100, 1000, 7777])
+def test_as_many_children_fit_as_a_search_ends(parallel: int, halving: str, cohort: int, budget: int) -> None:
+    study = digits(searching(children_in_parallel=parallel, halving=halving), steps(budget))
+    options = study.methods["auto_augment"]
+    assert isinstance(options, BlackBox)
+    # Under halving the children of a cohort end at different times, but each counts with the mean cost.
+    assert abs(fitting(study).count - ended(options, budget)) <= cohort
+
+
+# Children under a budget in device time.
+
+
+def small_cnn_seconds() -> tuple[float, float]:
+    """Device-seconds of a step on 50 digits, and of the forward pass of one."""
+    forward = 2 * (16**2 * 9 * 3 * 16 + 8**2 * 9 * 16 * 32 + 4**2 * 9 * 32 * 64 + 64 * 10) / CPU_SLOT.flops_per_second
+    return 4 * CPU_SLOT.layer_seconds + 3 * 50 * forward, forward
+
+
+def test_children_that_fit_device_time_are_guessed_from_the_network() -> None:
+    study = digits(searching(), "budget={cpu_hours: 0.01}", "data.validation_images=400")
+    step, forward = small_cnn_seconds()
+    seconds = 60 * step + 400 * forward
+    found = fitting(study)
+    assert found.seconds == pytest.approx(seconds)
+    assert found.count == int(36 / seconds)
+    [line] = lines(study, "children")
+    assert (
+        line == f"children        auto_augment: about {float(f'{36 / seconds:.2g}'):.0f} a search, {seconds:.2g} s each"
+    )
+    assert "guessed from the network's arithmetic: 150 GFLOP/s a CPU slot" in plan_text(study)
+
+
+def test_more_slots_speed_up_the_arithmetic_and_are_charged() -> None:
+    one, two, half = (fitting(digits(searching(), f"resources.cpus={cpus}")).seconds for cpus in (1, 2, 0.5))
+    assert one is not None
+    calls = 60 * 4 * CPU_SLOT.layer_seconds
+    assert two == pytest.approx(2 * calls + (one - calls))
+    assert half == pytest.approx(one / 2)
+
+
+def test_children_on_a_gpu_and_that_its_speed_is_assumed() -> None:
+    study = load_study("cifar10_noise", overrides=[searching(), "resources.gpus=0.5", "budget={gpu_hours: 2}"])
+    # WRN-28-2: a convolution of each group with 32, 64 and 128 channels takes 9 x 32^4 multiply-adds, of the first one
+    # half as many, and a shortcut 1 / 18 of the whole one.
+    forward = 2 * (9 * 3 * 16 * 32**2 + 3 * 32**4 * 9 * (7 + 1 / 2 + 1 / 18) + 1280) / (0.5 * GPU.flops_per_second)
+    step = 26 * GPU.layer_seconds + 3 * 96 * forward
+    seconds = 0.5 * (120 * 41 * step + 5000 * forward)
+    found = fitting(study)
+    assert found.seconds == pytest.approx(seconds)
+    assert found.count == int(7200 / seconds)
+    assert "a GPU, which is assumed and not measured" in plan_text(study)
+
+
+def test_of_searches_without_children_nothing_is_guessed() -> None:
+    study = digits("methods={das: {}, trivial: {}}")
+    assert "children  " not in plan_text(study)
+    assert "guessed" not in plan_text(study)
+
+
+# Grids and warnings.
+
+
+@pytest.mark.parametrize(
+    ("budget", "line", "warned"),
+    [
+        (601, "children        rand_augment: 10 of the 12 points of its grid, 60 steps each", True),
+        (721, "children        rand_augment: its grid of 12 points fits, 60 steps each", False),
+    ],
+)
+def test_whether_a_grid_fits(budget: int, line: str, warned: bool) -> None:
+    study = digits("methods={rand_augment: {n: [1, 2, 3], m: [1, 4, 7, 10]}}", steps(budget))
+    assert lines(study, "children") == [line]
+    advice = (
+        "warning         rand_augment: its grid is not walked to the end; consider a larger budget, fewer "
+        "training.child_epochs (now 20), halving or fewer points in n and m"
+    )
+    assert lines(study, "warning") == [advice] * warned
+
+
+@pytest.mark.parametrize(("budget", "warned"), [(20 * 60, True), (20 * 60 + 1, False)])
+def test_less_than_twenty_children_are_few(budget: int, warned: bool) -> None:
+    told = lines(digits("methods={random: {}}", steps(budget)), "warning")
+    advice = (
+        "warning         random: so few children show little; consider a larger budget, fewer training.child_epochs "
+        "(now 20) or halving"
+    )
+    assert told == [advice] * warned
+
+
+def test_halving_is_not_advised_to_who_has_it() -> None:
+    [told] = lines(digits(searching(halving="{}"), steps(100)), "warning")
+    assert told.endswith("consider a larger budget or fewer training.child_epochs (now 20)")
+
+
+# Methods without a search.
+
+
+def test_controls_and_published_policies_need_no_budget_and_are_counted_as_the_grid_has_them() -> None:
+    controls = "none: {}, standard: {}, uniform: {}, trivial: {}, aa: {method: published, policy: aa-cifar10}"
+    study = digits(f"methods={{das: {{}}, {controls}}}", "seeds.search=[0, 1]", "seeds.final=[0, 1, 2]", steps(10))
+    text = plan_text(study)
+    # 3 noise levels and 2 seeds: 5 methods x 6, and a published one at a level only.
+    assert "digits_noise: 32 searches = 5 methods x 3 noise levels x 2 seeds + 1 published x 2 seeds" in text
+    assert "without search  none, standard, uniform, trivial, aa: 26 of them, no budget needed" in text
+    assert "search total    at most 6 x 10 steps = 60 steps" in text
+    assert "final trainings 96 x " in text
+    assert len(grid(study)) == 32
+
+
+def test_a_study_without_searches_has_no_budget_to_tell_of() -> None:
+    text = plan_text(digits("methods={none: {}, trivial: {}}"))
+    assert "each search" not in text
+    assert "search total" not in text

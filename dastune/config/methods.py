@@ -1,10 +1,21 @@
-"""The methods of a study, with their options: three searches, a random one, and two controls that need no search."""
+"""The methods of a study, with their options: searches, and controls that need none."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from dastune.config.fields import Count, FieldError, NotNegative, Number, Positive, Strict, Whole, distinct
+from dastune.errors import nearest
+from dastune.policy.references import REFERENCES
 from dastune.policy.topology import LONGEST, Topology, dag, named
 
 
@@ -15,6 +26,12 @@ def _known_topology(name: Any) -> Any:
         named(name)
     except ValueError as error:
         raise FieldError(f"{error}, or a cell such as {{inputs: 2, nodes: 4}}") from error
+    return name
+
+
+def _known_reference(name: str) -> str:
+    if name not in REFERENCES:
+        raise FieldError(f"{name!r} is no published policy; {nearest(name, REFERENCES)}")
     return name
 
 
@@ -154,36 +171,115 @@ class Das(Strict):
         return dag(**self.topology.model_dump())
 
 
-class AutoAugment(Strict):
+class Halving(Strict):
+    """Successive halving (Jamieson and Talwalkar, AISTATS 2016): children begin together, and the worse end early."""
+
+    children: Annotated[Whole, Field(ge=2, le=1024)] = 8
+    """Children that begin together."""
+    eta: Annotated[Whole, Field(ge=2, le=16)] = 2
+    """One in so many of the children at a rung, the best, go on to the next, which is so many times as long; the last
+    rung is a whole child's training."""
+
+    @model_validator(mode="after")
+    def _has_rungs(self) -> "Halving":
+        if self.children < self.eta:
+            fault = f"{self.children} is less than eta, {self.eta}: no child would go on; raise it"
+            raise FieldError(fault, "children")
+        return self
+
+
+class BlackBox(Strict):
+    """What the searches share that score a policy by training a child with it."""
+
+    method: str
+    """Which search; the label if left out."""
+    children_in_parallel: Annotated[Whole, Field(ge=1, le=64)] = 1
+    """Children trained at the same time, each on devices of its own as `resources` says; all are charged."""
+    halving: Halving | None = None
+    """Successive halving of children; null: every child is trained for `training.child_epochs`."""
+
+    @model_validator(mode="after")
+    def _none_waits(self) -> "BlackBox":
+        if self.halving is not None and self.children_in_parallel > self.halving.children:
+            raise FieldError(
+                f"{self.children_in_parallel} is more than halving.children, {self.halving.children}, and no others "
+                "begin before these have ended; lower it",
+                "children_in_parallel",
+            )
+        return self
+
+
+class AutoAugment(BlackBox):
     """AutoAugment's search (CVPR 2019): an LSTM controller trained by PPO on child validation accuracy."""
 
     method: Literal["auto_augment"]
     """Which search; the label if left out."""
-    search: Literal["ppo"] = "ppo"
-    """How policies are proposed."""
+    search: Literal["ppo", "tpe", "random"] = "ppo"
+    """How policies are proposed: by the controller; by Optuna's TPE, from the sub-policies of good policies; or drawn
+    uniformly, the control that the other two must beat."""
     sub_policies: Count = 5
     """Sub-policies of a proposed policy."""
     keep_policies: Count = 5
     """Best policies whose sub-policies make the result."""
+    controller_batch: Count | None = None
+    """Children per update of the controller; null: 2, or `children_in_parallel` where that is more."""
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> "AutoAugment":
+        if self.controller_batch is None:
+            return self
+        if self.search != "ppo":
+            raise FieldError(f"is of search ppo, got search {self.search}; leave it out", "controller_batch")
+        if self.controller_batch % self.children_in_parallel:
+            raise FieldError(
+                f"must be a multiple of children_in_parallel, {self.children_in_parallel}; a child is then proposed by "
+                "the same controller whether children are trained at once or one by one",
+                "controller_batch",
+            )
+        return self
 
 
-class RandAugment(Strict):
+# The M at which an op reaches the end of its range, by the scale that counts M.
+LARGEST_M: dict[str, int] = {"paper": 10, "torchvision": 30}
+
+
+class RandAugment(BlackBox):
     """RandAugment (arXiv 1909.13719): N ops and one magnitude M for all, chosen from a grid."""
 
     method: Literal["rand_augment"]
     """Which search; the label if left out."""
     search: Literal["grid", "tpe"] = "grid"
     """How points are chosen: the whole grid, coarse to fine, or Optuna's TPE."""
-    n: Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(distinct)] = (1, 2, 3)
+    scale: Literal["paper", "torchvision"] = "paper"
+    """How M counts: 10 is the end of an op's range (AutoAugment's and the paper's scale), or 30 is (torchvision's 31
+    bins). What happens at the end of a range is said by `space.ops`: `ra-paper` and `ra-torchvision` have theirs."""
+    n: Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(distinct)] = tuple(range(1, 11))
     """Numbers of ops per image."""
-    m: Annotated[tuple[Annotated[Whole, Field(ge=0, le=10)], ...], Field(min_length=1), AfterValidator(distinct)] = (
-        tuple(range(1, 11))
-    )
-    """Magnitudes; 10 is the largest of each op's range."""
+    m: Annotated[tuple[Annotated[Whole, Field(ge=0)], ...], Field(min_length=1), AfterValidator(distinct)]
+    """Magnitudes; by default ten of equal distance, up to the end of the ranges."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ten_magnitudes(cls, fields: Any) -> Any:
+        """Give M its default, which depends on the scale."""
+        if not isinstance(fields, dict):
+            return fields
+        scale = fields.get("scale")
+        end = LARGEST_M[scale] if isinstance(scale, str) and scale in LARGEST_M else LARGEST_M["paper"]
+        return {"m": tuple(range(end // 10, end + 1, end // 10)), **fields}
+
+    @field_validator("m")
+    @classmethod
+    def _on_the_scale(cls, m: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        end = LARGEST_M.get(info.data.get("scale", ""), max(m))  # a scale that is none is told elsewhere
+        for index, value in enumerate(m):
+            if value > end:
+                raise FieldError(f"must be at most {end}, where ranges end on the scale {info.data['scale']}", index)
+        return m
 
 
-class Random(Strict):
-    """Random policies of AutoAugment's form, the best child kept: what a search must beat."""
+class Random(BlackBox):
+    """Random policies of AutoAugment's form, the best child's own policy kept: what a search must beat."""
 
     method: Literal["random"]
     """Which search; the label if left out."""
@@ -191,20 +287,55 @@ class Random(Strict):
     """Sub-policies of a proposed policy."""
 
 
+class Uniform(Strict):
+    """UniformAugment (arXiv 2003.14348) over the study's space: two uniform ops, at uniform magnitudes. No search."""
+
+    method: Literal["uniform"]
+    """Which search; the label if left out."""
+
+
 class Trivial(Strict):
-    """TrivialAugment (ICCV 2021) over the study's space: one uniform op at a uniform magnitude. No search."""
+    """TrivialAugment (ICCV 2021): one uniform op at a uniform magnitude. No search."""
 
     method: Literal["trivial"]
+    """Which search; the label if left out."""
+    ops: Literal["study", "trivial-wide"] = "study"
+    """Over the study's space, noise ops included; or over the published wide space (TrivialAugmentWide), whatever the
+    study's."""
+
+
+class StandardOnly(Strict):
+    """The study's standard augmentation (crop, flip, cutout) and no policy. No search."""
+
+    method: Literal["standard"]
     """Which search; the label if left out."""
 
 
 class NoAugmentation(Strict):
-    """Standard augmentation only. No search."""
+    """No policy, and no standard augmentation either. No search."""
 
     method: Literal["none"]
     """Which search; the label if left out."""
 
 
-Method: TypeAlias = Das | AutoAugment | RandAugment | Random | Trivial | NoAugmentation
-METHODS: tuple[str, ...] = ("das", "auto_augment", "rand_augment", "random", "trivial", "none")
+class Published(Strict):
+    """A policy that others have published: no search here, but one elsewhere, on more data and devices.
+
+    It is trained and tested at the first noise level only, since noise ops do not change it, and reported apart from
+    the methods that the study compares.
+    """
+
+    method: Literal["published"]
+    """Which search; the label if left out."""
+    policy: Annotated[str, AfterValidator(_known_reference)]
+    """Its name, of the list of published policies in docs/study.md."""
+
+
+Method: TypeAlias = (
+    Das | AutoAugment | RandAugment | Random | Uniform | Trivial | StandardOnly | NoAugmentation | Published
+)
+METHODS: tuple[str, ...] = (
+    *("das", "auto_augment", "rand_augment", "random"),
+    *("uniform", "trivial", "standard", "none", "published"),
+)
 TaggedMethod: TypeAlias = Annotated[Method, Field(discriminator="method")]

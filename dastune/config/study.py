@@ -21,13 +21,18 @@ from dastune.config.fields import (
 from dastune.config.methods import (
     METHODS,
     AutoAugment,
+    BlackBox,
     Das,
+    Halving,
     Method,
     NoAugmentation,
+    Published,
     RandAugment,
     Random,
+    StandardOnly,
     TaggedMethod,
     Trivial,
+    Uniform,
 )
 from dastune.config.model import Model, SmallCNNModel, WideResNetModel
 from dastune.config.space import Noise, OpRange, Space
@@ -35,17 +40,20 @@ from dastune.config.space import Noise, OpRange, Space
 __all__ = [
     "METHODS",
     "AutoAugment",
+    "BlackBox",
     "BudgetConfig",
     "Cifar10Data",
     "Das",
     "Data",
     "DigitsData",
     "Final",
+    "Halving",
     "Method",
     "Model",
     "NoAugmentation",
     "Noise",
     "OpRange",
+    "Published",
     "RandAugment",
     "Random",
     "Resources",
@@ -53,10 +61,12 @@ __all__ = [
     "SmallCNNModel",
     "Space",
     "Standard",
+    "StandardOnly",
     "StudyConfig",
     "Tracking",
     "Training",
     "Trivial",
+    "Uniform",
     "WideResNetModel",
 ]
 
@@ -112,7 +122,7 @@ class Resources(Strict):
 
 
 class Standard(Strict):
-    """Standard augmentation, in every training of the study, with a policy or without."""
+    """Standard augmentation, in every training of the study but those of method `none`, with a policy or without."""
 
     crop_px: Pixels = 0
     """Random crop after zero padding by so many pixels; 0: no crop."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from dastune.config import StudyConfig
-from dastune.config.study import Method
+from dastune.config.study import Method, Published
 from dastune.folder import StudyFolder
 
 
@@ -26,12 +26,17 @@ class Assignment:
 
 
 def grid(study: StudyConfig) -> list[Assignment]:
-    """Return all searches of a study, ordered so that methods and levels progress evenly: seed by seed."""
+    """Return all searches of a study, ordered so that methods and levels progress evenly: seed by seed.
+
+    Published policies are at the first noise level only: a search's noise ops are nothing to them.
+    """
+    levels = study.space.noise.levels
     return [
         Assignment(label, level, seed)
         for seed in study.seeds.search
-        for level in study.space.noise.levels
-        for label in study.methods
+        for level in levels
+        for label, options in study.methods.items()
+        if level == levels[0] or not isinstance(options, Published)
     ]
 
 

@@ -2,14 +2,19 @@
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from dastune.config import StudyConfig
-from dastune.folder import StudyFolder, append_line
-from dastune.orchestration.grid import grid
+from dastune.config.study import Published
+from dastune.folder import ChildRow, StudyFolder, append_line, write_atomic
+from dastune.orchestration.grid import Assignment, grid
 from dastune.orchestration.reports import Report
 from dastune.tracking import EndStatus, Tracker
+
+# One name in all runs: MLflow's UI puts tables of one name beside each other.
+CHILDREN_TABLE = "children.json"
 
 
 class Records:
@@ -22,6 +27,7 @@ class Records:
 
     def hear(self, report: Report) -> None:
         """Write one report: rows first (a search without its row is done again), then the ledger, then tracking."""
+        self._folder.add_children(report.children)  # before the row: who sees that has them all
         if report.row is not None:
             self._folder.add_search(report.row)
         for final in report.finals:
@@ -38,6 +44,7 @@ class Records:
             self._tracker.metrics(point.key, point.step, point.values, point.timestamp_ms)
         if report.row is not None and report.row.status != "failed":
             self._tracker.policy(report.search, self._folder.policy(report.search))
+            self._track_children(report.search)
         for final in report.finals:
             self._end(f"{report.search}/t{final.train_seed}", "FINISHED")
         if report.stage == "ended":
@@ -48,6 +55,13 @@ class Records:
         if report.error is not None:
             self._tracker.artifact(report.search, self._folder.errors / f"{report.search}.txt")
             self._end(report.search, "FAILED")
+
+    def _track_children(self, search: str) -> None:
+        """Log the children of a search that has ended as one table, if it had any."""
+        if rows := self._folder.child_rows(search):
+            path = self._folder.children_table(search)
+            write_atomic(path, _table_text(rows))
+            self._tracker.table(search, path, CHILDREN_TABLE)
 
     def _end(self, key: str, status: EndStatus) -> None:
         self._tracker.end(key, status)
@@ -68,7 +82,7 @@ class Records:
             "model": study.model.name,
             "budget": json.dumps(study.budget.model_dump(exclude_none=True)),
         }
-        self._tracker.search(search, search, params, {"method": assignment.label})
+        self._tracker.search(search, search, params, self._tags(assignment))
 
     def _begin_final(self, search: str, key: str) -> None:
         if key in self._open:
@@ -82,7 +96,12 @@ class Records:
             "train_seed": seed,
             "epochs": str(self._study.final.epochs),
         }
-        self._tracker.final(key, search, f"{search} final {seed}", params, {"method": assignment.label})
+        self._tracker.final(key, search, f"{search} final {seed}", params, self._tags(assignment))
+
+    def _tags(self, assignment: Assignment) -> dict[str, str]:
+        """Return the tags of a run; of a policy found elsewhere, also that it is none of the study's own."""
+        external = isinstance(assignment.options(self._study), Published)
+        return {"method": assignment.label} | ({"external": "true"} if external else {})
 
     def close(self, page: Path, status: EndStatus, timeout_seconds: float) -> int:
         """Add the report and totals to the execution's run, end it, and return how many events are undelivered."""
@@ -97,3 +116,10 @@ class Records:
         self._tracker.artifact(None, page.parent)
         self._tracker.end(None, status)
         return self._tracker.close(timeout_seconds)
+
+
+def _table_text(rows: Iterable[ChildRow]) -> str:
+    """Return a table of children as `mlflow.log_table` writes one."""
+    columns = ("child", "score", "seconds", "epochs", "status")
+    data = [[*(getattr(row, column) for column in columns), json.dumps(row.policy)] for row in rows]
+    return json.dumps({"columns": [*columns, "policy"], "data": data})

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dastune.budget import LedgerEvent
-from dastune.folder import FinalRow, SearchRow
+from dastune.folder import ChildRow, FinalRow, SearchRow
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Report:
         ledger, points: new ledger events and metric points.
         row: the search's row when it has ended.
         finals: rows of final trainings that have ended.
+        children: rows of children that have ended.
+        notes: lines for people, such as that a child diverged.
         error: what a failed trial died of, one line.
     """
 
@@ -43,4 +45,6 @@ class Report:
     points: list[Point] = field(default_factory=list)
     row: SearchRow | None = None
     finals: list[FinalRow] = field(default_factory=list)
+    children: list[ChildRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     error: str | None = None

@@ -2,6 +2,7 @@
 
 import ctypes
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -11,10 +12,12 @@ import torch
 from dastune.augment.shift import shifted
 from dastune.augment.standard import Normalise, StandardAugmentation
 from dastune.config import StudyConfig
-from dastune.config.study import Final, Training
+from dastune.config.study import Final, NoAugmentation, Training
 from dastune.data.classification import Dataset, Images, Indices, Parts, Pixels, cut_parts
 from dastune.errors import UserError
+from dastune.orchestration.crew import ChildServer, SpreadCrew, Worker
 from dastune.orchestration.grid import Assignment
+from dastune.search.child import LocalCrew
 from dastune.search.search import Search
 from dastune.search.table import Setting, build_search
 from dastune.seeds import derive
@@ -69,24 +72,48 @@ def reset_process(study: StudyConfig, assignment: Assignment) -> torch.device:
     return torch.device("cuda")
 
 
-def search_of(study: StudyConfig, assignment: Assignment, dataset: Dataset, device: torch.device) -> Search:
-    """Return the search of an assignment; it sees search-train and search-validation images, never test images."""
+def search_of(
+    study: StudyConfig,
+    assignment: Assignment,
+    dataset: Dataset,
+    device: torch.device,
+    workers: Sequence[Worker] = (),
+) -> Search:
+    """Return the search of an assignment; it sees search-train and search-validation images, never test images.
+
+    Args:
+        workers: processes that train children besides this one.
+    """
+    task = _search_task(study, assignment, dataset, device)
+    epochs, seed = study.training.child_epochs, assignment.search_seed
+    crew = SpreadCrew(LocalCrew(task, epochs, seed), workers) if workers else None
+    space = study.space.at_level(assignment.noise_level)
+    return build_search(assignment.options(study), Setting(task, space, epochs, seed, crew))
+
+
+def child_server(study: StudyConfig, assignment: Assignment, dataset: Dataset) -> ChildServer:
+    """Return what a worker of the assignment's search does; brings its process into the state of a new one."""
+    warm_up()
+    task = _search_task(study, assignment, dataset, reset_process(study, assignment))
+    return ChildServer(LocalCrew(task, study.training.child_epochs, assignment.search_seed))
+
+
+def _search_task(study: StudyConfig, assignment: Assignment, dataset: Dataset, device: torch.device) -> Task:
     parts = _parts(study, assignment, dataset)
     pixels, labels = dataset.train_pixels, dataset.train_labels
-    task = _task(
+    return _task(
         study,
         dataset,
         study.training,
         train=Images(pixels, labels, parts.search_train, device),
         held_out=_held_out(study, "train", pixels, labels, parts.search_validation, device),
+        standard=_standard(study),
     )
-    space = study.space.at_level(assignment.noise_level)
-    setting = Setting(task, space, study.training.child_epochs, assignment.search_seed)
-    return build_search(study.methods[assignment.label], setting)
 
 
 def final_task(study: StudyConfig, assignment: Assignment, dataset: Dataset, device: torch.device) -> Task:
     """Return the task of an assignment's final trainings: trained on the final part, scored on the test set."""
+    options = assignment.options(study)
     parts = _parts(study, assignment, dataset)
     every = np.arange(len(dataset.test_labels))
     return _task(
@@ -95,7 +122,13 @@ def final_task(study: StudyConfig, assignment: Assignment, dataset: Dataset, dev
         study.final,
         train=Images(dataset.train_pixels, dataset.train_labels, parts.final_train, device),
         held_out=_held_out(study, "test", dataset.test_pixels, dataset.test_labels, every, device),
+        # The one method that is without it; all others are compared on top of it.
+        standard=StandardAugmentation() if isinstance(options, NoAugmentation) else _standard(study),
     )
+
+
+def _standard(study: StudyConfig) -> StandardAugmentation:
+    return StandardAugmentation(**study.standard.model_dump())
 
 
 def _held_out(
@@ -118,7 +151,14 @@ def _parts(study: StudyConfig, assignment: Assignment, dataset: Dataset) -> Part
     )
 
 
-def _task(study: StudyConfig, dataset: Dataset, recipe: Training | Final, train: Images, held_out: Images) -> Task:
+def _task(
+    study: StudyConfig,
+    dataset: Dataset,
+    recipe: Training | Final,
+    train: Images,
+    held_out: Images,
+    standard: StandardAugmentation,
+) -> Task:
     options = study.model.model_dump()
     return Task(
         train=train,
@@ -134,7 +174,7 @@ def _task(study: StudyConfig, dataset: Dataset, recipe: Training | Final, train:
             schedule=recipe.schedule,
             gradient_clip=recipe.gradient_clip,
         ),
-        standard=StandardAugmentation(**study.standard.model_dump()),
+        standard=standard,
         normalise=Normalise(dataset.mean, dataset.std, train.device),
         device=train.device,
         precision=resolved(recipe.precision, train.device),

@@ -28,7 +28,7 @@ from dastune.orchestration.grid import grid, unfinished
 from dastune.orchestration.progress import Progress
 from dastune.orchestration.records import Records
 from dastune.orchestration.reports import Report
-from dastune.orchestration.tuner import Devices, check_devices, cluster, run_on_cluster, run_trials
+from dastune.orchestration.tuner import Devices, check_devices, cluster, processes_of, run_on_cluster, run_trials
 from dastune.report.page import write_report
 from dastune.report.plan import read_plan, rows_in_order
 from dastune.tracking import DatasetInfo, Tracker
@@ -168,6 +168,8 @@ def _execute(
                     unfit.append(report.error or "")
                 else:
                     records.hear(report)
+                for text in report.notes:
+                    progress.note(text)
 
             def retry(search: str) -> None:
                 progress.note(f"{search}: its process died; it is started again from its last checkpoint")
@@ -182,6 +184,12 @@ def _execute(
                 return bool(unfit) or late or (since is not None and not progress.running)
 
             run_trials(study, todo, dataset, folder, hear, retry, lost, should_stop)
+            searched = {row.id for row in folder.search_rows() if row.status != "failed"}
+            several = [item for item in todo if item.id in searched and processes_of(study, item) > 1]
+            left = [item for item in unfinished(study, folder) if item in several]
+            if left and not unfit and interrupted_at() is None:
+                # A search that had several devices does its final trainings on one.
+                run_trials(study, left, dataset, folder, hear, retry, lost, should_stop)
         interrupted = interrupted_at() is not None
     if unfit:
         tracker.close(FLUSH_SECONDS)

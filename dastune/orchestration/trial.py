@@ -4,7 +4,7 @@ import io
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +16,8 @@ from dastune.config import StudyConfig
 from dastune.data.classification import Dataset
 from dastune.errors import UserError
 from dastune.folder import FinalRow, SearchRow, Status, StudyFolder, read_lines, write_atomic
+from dastune.orchestration.children import Children
+from dastune.orchestration.crew import Worker, WorkerLostError
 from dastune.orchestration.grid import Assignment
 from dastune.orchestration.reports import Point, Report
 from dastune.orchestration.setting import final_task, reset_process, search_of, warm_up
@@ -36,16 +38,22 @@ def trial(
     dataset: Dataset,
     folder: StudyFolder,
     *,
+    workers: Sequence[Worker] = (),
     granted: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Report]:
     """Run one search and its final trainings, from where an earlier attempt left off, yielding reports.
 
     Args:
+        workers: processes that train children of the search besides this one, each on devices like this one's, all
+            of which are metered. A final training needs one device, so that a trial with workers ends with its search.
         granted: the clock's time at which the process was given its devices; None: now.
         clock: monotonic seconds.
 
     A fault of the method is caught, written to `folder.errors`, and reported as a failed row.
+
+    Raises:
+        WorkerLostError: a worker is gone; the trial is to be run again.
     """
     granted = clock() if granted is None else granted
     if folder.stop.exists():
@@ -56,17 +64,20 @@ def trial(
                 f"--output: {folder.root} is not to be seen on node {platform.node()}; it must be on storage that all "
                 "nodes of the cluster share"
             )
-        run = _Trial(study, assignment, dataset, folder, granted, clock)
+        run = _Trial(study, assignment, dataset, folder, workers, granted, clock)
     except UserError as error:
         # No trial of the study can run on this node: the driver stops and says so.
         yield Report(assignment.id, "unfit", charged=0.0, steps=0, error=str(error))
         return
     try:
         yield from run.search()
-        yield from run.finals()
+        if not workers:
+            yield from run.finals()
         yield run.ended()
     except _StopRequested:
         yield run.stopped()
+    except WorkerLostError:
+        raise
     except Exception as error:
         write_atomic(folder.errors / f"{assignment.id}.txt", traceback.format_exc())
         yield run.failed(error)
@@ -83,12 +94,14 @@ class _Trial:
         assignment: Assignment,
         dataset: Dataset,
         folder: StudyFolder,
+        workers: Sequence[Worker],
         granted: float,
         clock: Callable[[], float],
     ) -> None:
         self._study, self._assignment, self._dataset, self._folder = study, assignment, dataset, folder
-        self._clock = clock
-        self._share = device_share(study.resources.cpus, study.resources.gpus)
+        self._workers, self._clock = workers, clock
+        self._share = device_share(study.resources.cpus, study.resources.gpus) * (1 + len(workers))
+        self._children = Children(assignment)
         warm_up()
         self._device = reset_process(study, assignment)
         self._attempt = folder.begin_attempt(assignment.id)
@@ -120,7 +133,7 @@ class _Trial:
             self._row = done[self._assignment.id]
             self._before, self._steps = self._row.charged_seconds, self._row.steps
             return
-        search = search_of(self._study, self._assignment, self._dataset, self._device)
+        search = search_of(self._study, self._assignment, self._dataset, self._device, self._workers)
         budget = self._study.budget.per_search()
         if self._attempt > 0:
             self._restore(search)
@@ -133,7 +146,9 @@ class _Trial:
         while status is None:
             progress = search.step(budget.spent(self._charged, self._steps))
             self._steps += progress.steps
+            before = self._meter.held
             self._meter.book(progress.account)
+            self._children.hear(progress, self._meter.held - before)
             if progress.metrics:
                 self._point(self._assignment.id, int(self._charged), progress.metrics)
             status = "done" if progress.done else self._over(budget)
@@ -146,7 +161,7 @@ class _Trial:
         report_due = self._clock() >= self._report_due
         stop = report_due and self._folder.stop.exists()
         if stop or self._clock() >= self._checkpoint_due:
-            self._checkpoint("search", search.state_dict())
+            self._checkpoint("search", search.state_dict(), children=self._children.state_dict())
         if stop:
             raise _StopRequested
         if report_due:
@@ -166,6 +181,7 @@ class _Trial:
     def _end_search(self, search: Search, status: Status) -> Report:
         """Write the policy, close the meter, and report the row."""
         policy, summary = search.best(), dict(search.summary())
+        self._children.cut()
         assignment, study = self._assignment, self._study
         provenance = {
             "study": study.name,
@@ -302,6 +318,7 @@ class _Trial:
         content = self._load_checkpoint("search")
         if content is not None:
             search.load_state_dict(content["state"])
+            self._children.load_state_dict(content["children"])
             self._steps = int(content["steps"])
             ledger.add(event_from_row(content["event"]))
             self._before = ledger.charge(self._assignment.id).charged
@@ -320,6 +337,7 @@ class _Trial:
         charged = self._row.charged_seconds if self._row else self._charged
         row = self._row if stage == "searched" else None
         report = Report(self._assignment.id, stage, charged, self._steps, self._events, self._points, row)
+        report.children, report.notes = self._children.take()
         self._events, self._points = [], []
         return report
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dastune.config import StudyConfig
-from dastune.config.study import Resources
+from dastune.config.study import BlackBox, Resources
 from dastune.errors import UserError
 from dastune.folder import StudyFolder
 from dastune.orchestration.grid import Assignment, grid
@@ -192,6 +192,19 @@ def check_devices(devices: Devices, study: StudyConfig) -> None:
             f"resources.cpus: each search holds {wanted.cpus:g} CPUs of one node, but no node has more than {most:g}; "
             f"lower it (--set resources.cpus={int(most)}) or give the address of a larger cluster (--address)"
         )
+    for label, options in study.methods.items():
+        if isinstance(options, BlackBox) and options.children_in_parallel > devices.slots(wanted):
+            raise UserError(
+                f"methods.{label}.children_in_parallel: {options.children_in_parallel} children at the same time need "
+                f"as many times what resources says, but the cluster has that {devices.slots(wanted)} times; lower it, "
+                "or give the address of a larger cluster (--address)"
+            )
+
+
+def processes_of(study: StudyConfig, assignment: Assignment) -> int:
+    """Return how many processes a search has, each with devices of its own: one for each child trained at a time."""
+    options = assignment.options(study)
+    return options.children_in_parallel if isinstance(options, BlackBox) else 1
 
 
 def run_trials(
@@ -210,7 +223,11 @@ def run_trials(
     `on_report` is called in this process, in the order in which a trial reports; `on_retry` with the id of a search
     whose process died and that is started again; `on_lost` at the end with the id and the reason of every search whose
     processes died more than RETRIES times.
+
+    A search that trains several children at the same time holds as many devices; it ends with its search, and is to be
+    run again for its final trainings.
     """
+    import ray
     from ray import tune
 
     class Door(tune.Callback, tune.Stopper):
@@ -233,8 +250,18 @@ def run_trials(
             return (object, ())
 
     door = Door()
-    resources = tune.PlacementGroupFactory([{"CPU": study.resources.cpus, "GPU": study.resources.gpus}])
-    trainable = tune.with_parameters(_run_assignment, study=study, dataset=dataset, root=str(folder.root))
+    searched = {row.id for row in folder.search_rows() if row.status != "failed"}
+    # One where only final trainings are left.
+    processes = {item.id: 1 if item.id in searched else processes_of(study, item) for item in assignments}
+    # In a list, so that Ray hands the reference on, and all processes of a node share one copy of the data.
+    data = [ray.put(dataset)]
+    trainable = tune.with_parameters(
+        _run_assignment, study=study, data=data, root=str(folder.root), processes=processes
+    )
+
+    def resources(config: dict[str, Any]) -> Any:
+        return tune.PlacementGroupFactory([_bundle(study.resources)] * processes[config["search"]])
+
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         param_space={"search": tune.grid_search([assignment.id for assignment in assignments])},
@@ -259,13 +286,93 @@ def _trial_folder(trial: Any) -> str:
     return f"{trial.config['search']}-{trial.trial_id}"
 
 
-def _run_assignment(config: dict[str, Any], *, study: StudyConfig, dataset: "Dataset", root: str) -> None:
+def _bundle(resources: Resources) -> dict[str, float]:
+    return {"CPU": resources.cpus, "GPU": resources.gpus}
+
+
+def _run_assignment(
+    config: dict[str, Any], *, study: StudyConfig, data: list[Any], root: str, processes: dict[str, int]
+) -> None:
     """The trainable: runs in an actor that has run other assignments before."""
     granted = time.monotonic()
+    import ray
     from ray import tune
 
     from dastune.orchestration.trial import trial
 
     [assignment] = [assignment for assignment in grid(study) if assignment.id == config["search"]]
-    for report in trial(study, assignment, dataset, StudyFolder(root), granted=granted):
-        tune.report({"report": report})
+    dataset = ray.get(data[0])
+    with _workers(processes[assignment.id] - 1, study, assignment, data) as workers:
+        for report in trial(study, assignment, dataset, StudyFolder(root), workers=workers, granted=granted):
+            tune.report({"report": report})
+
+
+@contextmanager
+def _workers(count: int, study: StudyConfig, assignment: Assignment, data: list[Any]) -> Iterator[list["_RayWorker"]]:
+    """Start processes that train children, each in a bundle of the trial's placement group after the trial's own.
+
+    Raises:
+        WorkerLostError: one of them does not start.
+    """
+    if count == 0:
+        yield []
+        return
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    group = ray.util.get_current_placement_group()
+    assert group is not None  # Tune gives every trial one
+    actors: list[Any] = []
+    try:
+        for bundle in range(1, count + 1):
+            actor_class = ray.remote(_ChildActor).options(
+                num_cpus=study.resources.cpus,
+                num_gpus=study.resources.gpus,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle),
+            )
+            actors.append(actor_class.remote(study, assignment, data))
+        workers = [_RayWorker(actor) for actor in actors]
+        for ready in [worker.call("ready") for worker in workers]:
+            ready()
+        yield workers
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+class _ChildActor:
+    """The Ray actor around a ChildServer."""
+
+    def __init__(self, study: StudyConfig, assignment: Assignment, data: list[Any]) -> None:
+        import ray
+
+        from dastune.orchestration.setting import child_server
+
+        self._server = child_server(study, assignment, ray.get(data[0]))
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        return None if method == "ready" else getattr(self._server, method)(*arguments)
+
+
+class _RayWorker:
+    """A Worker that is a Ray actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def call(self, method: str, *arguments: Any) -> Callable[[], Any]:
+        import ray
+
+        from dastune.orchestration.crew import WorkerLostError
+
+        pending = self._actor.call.remote(method, *arguments)
+
+        def wait() -> Any:
+            try:
+                return ray.get(pending)
+            except ray.exceptions.RayTaskError as error:
+                raise (error.cause or error) from None
+            except ray.exceptions.RayError as error:
+                raise WorkerLostError(f"a process that trained children is gone: {error}") from error
+
+        return wait

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dastune.report.plan import CONTROLS
+from dastune.report.plan import CONTROLS, PUBLISHED
 from dastune.report.stats import Cell, Difference, difference
 from dastune.report.tables import levels_of, methods_of, ops_text, percent
 
@@ -25,15 +25,19 @@ def answer(cells: Sequence[Cell], kinds: Mapping[str, str] | None = None, partia
     """Return the answer that `cells` give.
 
     The best budgeted search is the one with the highest mean test accuracy at the highest noise level that has one.
+    Published policies are neither compared nor compared with.
 
     Args:
         cells: as `dastune.report.stats.cells` makes them.
-        kinds: method label -> method, where a label is not the method's own name.
+        kinds: method label -> kind (`Plan.methods`), where a label is not the method's own name.
         partial: whether searches or final trainings are still missing.
     """
     kinds = kinds or {}
-    known = [cell for cell in cells if cell.mean is not None]
-    searched = [cell for cell in known if kinds.get(cell.method, cell.method) not in CONTROLS]
+    tested = [(kinds.get(cell.method, cell.method), cell) for cell in cells if cell.mean is not None]
+    known = [cell for kind, cell in tested if kind != PUBLISHED]
+    searched = [cell for kind, cell in tested if kind not in (*CONTROLS, PUBLISHED)]
+    if tested and not known:
+        return Answer(("Only published policies, found elsewhere, have final trainings; nothing is compared.",), ())
     if not known:
         return Answer(("No final training is in yet, so there is nothing to compare.",), ())
     if not searched:
@@ -68,7 +72,7 @@ def _best(best: Cell, rivals: int) -> str:
 
 def _against_controls(best: Cell, pairs: Sequence[Pair]) -> str:
     if not pairs:
-        return f"No control (none, trivial, random) shares a seed with {best.method} there, so its gain is not known."
+        return f"No control ({', '.join(CONTROLS)}) shares a seed with {best.method} there, so its gain is not known."
     return f"{best.method} differs by {_listed(pairs, 'from')}."
 
 

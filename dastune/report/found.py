@@ -34,6 +34,8 @@ class Found:
         agreement: see `agreement`; None for fewer than two policies.
         tau_entropy, tau_from_start: entropy of softmax(tau) in nats, and its total variation distance from its start,
             as searches that have a tau say.
+        children: mean number of finished children per search; None for searches without such.
+        exhausted: whether no search had anything left to try, so that a longer one would have found the same.
 
     What needs the list of the space's ops is None where the study does not say it.
     """
@@ -48,6 +50,8 @@ class Found:
     agreement: float | None
     tau_entropy: Spread
     tau_from_start: Spread
+    children: float | None
+    exhausted: bool
 
 
 def findings(folder: StudyFolder, searches: Iterable[SearchRow], plan: Plan | None) -> list[Found]:
@@ -85,6 +89,9 @@ def _found(folder: StudyFolder, method: str, level: int, rows: list[SearchRow], 
         agreement=agreement(many),
         tau_entropy=_spread(row.summary["tau_entropy"] for row in rows if "tau_entropy" in row.summary),
         tau_from_start=_spread(row.summary["tau_from_start"] for row in rows if "tau_from_start" in row.summary),
+        # A search that had no time for its first child says so itself; others have no such key.
+        children=mean(row.children for row in rows if row.children or "children" in row.summary),
+        exhausted=all(row.status == "done" for row in rows),
     )
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from dastune.folder import StudyFolder, write_atomic
 from dastune.report import figures, sections
+from dastune.report.external import apart, externals
 from dastune.report.found import findings
 from dastune.report.markup import Markup, element, joined
 from dastune.report.plan import progress, read_plan, rows_in_order
 from dastune.report.stats import cells
-from dastune.report.tables import markdown, write_csv
+from dastune.report.tables import markdown, write_csv, write_external_csv
 
 # no scripts and nothing from elsewhere, whatever a study's folder holds
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -27,20 +28,26 @@ def write_report(folder: StudyFolder) -> Path:
     plan = read_plan(folder.study)
     searches, finals = rows_in_order(folder, plan)
     state = progress(plan, searches, finals)
-    found = cells(searches, finals)
-    results = findings(folder, searches, plan)
+    everything = cells(searches, finals)
+    found, elsewhere = apart(everything, plan)
+    published = externals(elsewhere, plan)
+    own, _ = apart(searches, plan)
+    results = findings(folder, own, plan)
     write_csv(found, results, folder.report / "tables.csv")
-    write_atomic(folder.report / "tables.md", markdown(found, results))
+    if published:
+        write_external_csv(published, folder.report / "external.csv")
+    write_atomic(folder.report / "tables.md", markdown(found, results, published))
     figures.save(figures.figure9(found), folder.report / "figure9")
     figures.save(figures.noise_mass_figure(found), folder.report / "noise_mass")
     name = folder.root.name
     parts = [
         sections.head(name, state, plan),
-        sections.answers(found, state, plan),
+        sections.answers(everything, state, plan),
         sections.accuracy(folder, found),
+        sections.external(published),
         sections.noise(folder, found),
         sections.found_policies(results),
-        sections.policies(folder, searches),
+        sections.policies(folder, own),
         sections.provenance(folder),
         sections.missing(state),
     ]

@@ -11,7 +11,10 @@ from dastune.errors import UserError
 from dastune.folder import FinalRow, SearchRow, StudyFolder
 
 # methods that a search must beat
-CONTROLS = ("none", "trivial", "random")
+CONTROLS = ("none", "standard", "uniform", "trivial", "random")
+
+# the method of policies that were found elsewhere, and are no part of the comparison
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
@@ -19,16 +22,19 @@ class Plan:
     """The grid of a study.
 
     Attributes:
-        methods: label -> method, in the study's order.
+        methods: label -> kind, in the study's order: the method, or "random" for an auto_augment that draws its
+            policies at random.
         searches: the ids of all searches.
         train_seeds: the seeds of the final trainings of each search.
         ops: noise level -> the ops of its space; empty where the study does not list them.
+        published: label -> name of the published policy, for those labels that have one.
     """
 
     methods: dict[str, str]
     searches: tuple[str, ...]
     train_seeds: tuple[int, ...]
     ops: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    published: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def finals(self) -> list[tuple[str, int]]:
@@ -65,14 +71,21 @@ def read_plan(path: Path) -> Plan | None:
     """Return the plan of the study file at `path`, or None if it is missing or does not say."""
     try:
         study = yaml.safe_load(path.read_text(encoding="utf-8"))
-        methods = {str(label): _method(str(label), options) for label, options in study["methods"].items()}
+        options = {str(label): of if isinstance(of, dict) else {} for label, of in study["methods"].items()}
         levels = [int(level) for level in study["space"]["noise"]["levels"]]
         search_seeds = [int(seed) for seed in study["seeds"]["search"]]
         train_seeds = tuple(int(seed) for seed in study["seeds"]["final"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
         return None
-    searches = [f"{label}-n{level}-s{seed}" for label in methods for level in levels for seed in search_seeds]
-    return Plan(methods, tuple(searches), train_seeds, _ops(study["space"], levels))
+    methods = {label: _kind(label, of) for label, of in options.items()}
+    searches = [
+        f"{label}-n{level}-s{seed}"
+        for label, kind in methods.items()
+        for level in (levels[:1] if kind == PUBLISHED else levels)
+        for seed in search_seeds
+    ]
+    published = {label: str(options[label].get("policy", "")) for label, kind in methods.items() if kind == PUBLISHED}
+    return Plan(methods, tuple(searches), train_seeds, _ops(study["space"], levels), published)
 
 
 def _ops(space: Mapping[str, Any], levels: list[int]) -> dict[int, tuple[str, ...]]:
@@ -84,9 +97,10 @@ def _ops(space: Mapping[str, Any], levels: list[int]) -> dict[int, tuple[str, ..
     return {level: (*own, *noise[:level]) for level in levels}
 
 
-def _method(label: str, options: Any) -> str:
+def _kind(label: str, options: Mapping[str, Any]) -> str:
     """A method may go by another label: `das_paper: {method: das}`."""
-    return str(options.get("method", label)) if isinstance(options, dict) else label
+    method = str(options.get("method", label))
+    return "random" if method == "auto_augment" and options.get("search") == "random" else method
 
 
 def progress(plan: Plan | None, searches: list[SearchRow], finals: list[FinalRow]) -> Progress:

@@ -10,16 +10,21 @@ from dastune.errors import UserError
 from dastune.folder import SearchRow, StudyFolder
 from dastune.ops.table import OPS
 from dastune.report.answer import answer
+from dastune.report.external import External
 from dastune.report.found import Found, policy_shares
 from dastune.report.markup import Markup, bullets, element, inline_svg, joined, table
 from dastune.report.plan import Plan, Progress
 from dastune.report.stats import Cell
 from dastune.report.tables import (
     DEFINITIONS,
+    EXTERNAL_NOTE,
+    EXTERNAL_TITLE,
     NOTHING,
     accuracy_text,
     count_text,
     duration,
+    external_rows,
+    few_children,
     found_rows,
     levels_of,
     methods_of,
@@ -97,6 +102,18 @@ def _accuracy_cells(cell: Cell) -> list[str]:
     return [joined([accuracy_text(cell), element("small", under)], ""), duration(cell.charged_seconds)]
 
 
+def external(published: Sequence[External]) -> Markup:
+    """Return the table of published policies; nothing where the study has none."""
+    if not published:
+        return Markup("")
+    titles, *body = external_rows(published)
+    head = [element("th", title, scope="col") for title in titles]
+    note = element("p", EXTERNAL_NOTE, " Also as ", _link("external.csv"), ".", class_="note")
+    return joined(
+        [element("h2", EXTERNAL_TITLE), element("div", table([head], body), class_="facts"), note],
+    )
+
+
 def noise(folder: StudyFolder, found: Sequence[Cell]) -> Markup:
     """Return the figure and the table of noise ops in the found policies."""
     label = "Line chart of the share of noise ops in the found policies over their number in the search space. "
@@ -123,7 +140,8 @@ def found_policies(results: Sequence[Found]) -> Markup:
         parts += [element("h3", ops_text(level).capitalize()), table([head], body)]
     if len(parts) == 1:
         return joined([*parts, element("p", "No search is in yet.")])
-    return joined([*parts, bullets(DEFINITIONS)])
+    few = few_children(results)
+    return joined([*parts, *([element("p", few)] if few else []), bullets(DEFINITIONS)])
 
 
 def policies(folder: StudyFolder, searches: Sequence[SearchRow]) -> Markup:

@@ -5,15 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from dastune.folder import write_atomic
+from dastune.report.external import External, apart, externals
 from dastune.report.found import Found, Spread
+from dastune.report.plan import Plan
 from dastune.report.stats import Cell
 
 NOTHING = "-"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+FEW_CHILDREN = 20  # fewer than these are said to be few
+
+EXTERNAL_TITLE = "Published policies, found elsewhere"
+EXTERNAL_NOTE = (
+    "External: searched for elsewhere, with budgets and networks of their own and often other data, and only trained "
+    "and tested here. They are in no figure, and no method is compared with them."
+)
 
 DEFINITIONS = (
     "Op distribution: each op's expected share of what a policy applies, where a step that is skipped counts as "
@@ -25,6 +35,7 @@ DEFINITIONS = (
     "distributions; 1 if all seeds found the same.",
     "Entropy of tau, tau from its start: where a search learns weights softmax(tau) of its candidates, their entropy "
     "in nats and their total variation distance from where they began, means over the rows of tau at the end.",
+    "Children: trainings, whole or ended early, by which a search scored policies; mean over search seeds.",
 )
 
 _FOUND_NUMBERS: dict[str, Callable[[Found], float | None]] = {
@@ -39,7 +50,13 @@ _FOUND_NUMBERS: dict[str, Callable[[Found], float | None]] = {
     "tau_entropy_sd": lambda result: result.tau_entropy.sd,
     "tau_from_start_mean": lambda result: result.tau_from_start.mean,
     "tau_from_start_sd": lambda result: result.tau_from_start.sd,
+    "children_mean": lambda result: result.children,
 }
+
+_EXTERNAL_COLUMNS = (
+    *("method", "noise_level", "n", "test_accuracy_mean", "test_accuracy_sd", "test_accuracy_low"),
+    *("test_accuracy_high", "test_accuracy_by_seed", "trainings", "searches", "failed"),
+)
 
 
 def table_frame(cells: Sequence[Cell], results: Sequence[Found] = ()) -> pd.DataFrame:
@@ -80,11 +97,33 @@ def write_csv(cells: Sequence[Cell], results: Sequence[Found], path: Path) -> No
     write_atomic(path, table_frame(cells, results).to_csv(index=False, lineterminator="\n"))
 
 
+def write_external_csv(published: Sequence[External], path: Path) -> None:
+    """Write the published policies to `path`, atomically, with the columns of `table_frame` that they have."""
+    frame = table_frame([external.cell for external in published])[[*_EXTERNAL_COLUMNS]]
+    frame.insert(1, "policy", [external.policy for external in published])
+    frame.insert(2, "source", [external.source for external in published])
+    write_atomic(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def external_rows(published: Sequence[External]) -> list[list[str]]:
+    """Return titles, then a row per published policy; see EXTERNAL_NOTE."""
+    rows = [["method", "policy", "test accuracy, %", "tested at", "what it is"]]
+    for external in published:
+        cell = external.cell
+        accuracy = f"{accuracy_text(cell)} ({count_text(cell)})"
+        what = external.source or NOTHING
+        rows.append(
+            [f"{cell.method} (external)", external.policy or NOTHING, accuracy, ops_text(cell.noise_level), what]
+        )
+    return rows
+
+
 def found_rows(results: Sequence[Found]) -> list[list[str]]:
     """Return titles, then a row per method, of what searches found at one noise level; see DEFINITIONS."""
     with_tau = any(result.tau_entropy.mean is not None or result.tau_from_start.mean is not None for result in results)
+    with_children = any(result.children is not None for result in results)
     titles = ["method", "noise mass, %", "entropy", "distance from uniform", "agreement"]
-    rows = [titles + ["entropy of tau", "tau from its start"] * with_tau]
+    rows = [titles + ["entropy of tau", "tau from its start"] * with_tau + ["children"] * with_children]
     for result in results:
         row = [
             result.method,
@@ -93,8 +132,24 @@ def found_rows(results: Sequence[Found]) -> list[list[str]]:
             spread_text(result.distance),
             "n.a." if result.agreement is None else number(result.agreement),
         ]
-        rows.append(row + [spread_text(result.tau_entropy), spread_text(result.tau_from_start)] * with_tau)
+        row += [spread_text(result.tau_entropy), spread_text(result.tau_from_start)] * with_tau
+        rows.append(row + [number(result.children, 1)] * with_children)
     return rows
+
+
+def few_children(results: Sequence[Found]) -> str:
+    """Return a sentence on the searches whose budgets had room for few children, or nothing."""
+    few = [
+        f"{result.method} {number(result.children, 1)} at {ops_text(result.noise_level)}"
+        for result in results
+        if result.children is not None and result.children < FEW_CHILDREN and not result.exhausted
+    ]
+    if not few:
+        return ""
+    return (
+        f"Fewer than {FEW_CHILDREN} children a search: {', '.join(few)}. A search of so few children is hardly a "
+        "search, so this budget says little about what the method can do."
+    )
 
 
 def spread_text(spread: Spread, digits: int = 2, unit: float = 1.0) -> str:
@@ -156,8 +211,11 @@ def noise_text(cell: Cell) -> str:
     return f"{percent(cell.noise_mass)} / {percent(cell.uniform_noise_share)}"
 
 
-def markdown(cells: Sequence[Cell], results: Sequence[Found] = ()) -> str:
-    """Return Markdown tables, methods in rows: accuracy with cost, noise mass, then per level what searches found."""
+def markdown(cells: Sequence[Cell], results: Sequence[Found] = (), published: Sequence[External] = ()) -> str:
+    """Return Markdown tables, methods in rows: accuracy with cost, noise mass, then per level what searches found.
+
+    Published policies have a table of their own, after the others.
+    """
     levels = levels_of(cells)
     at = {(cell.method, cell.noise_level): cell for cell in cells}
     accuracy = [["method"]]
@@ -179,7 +237,7 @@ def markdown(cells: Sequence[Cell], results: Sequence[Found] = ()) -> str:
         f"Test accuracy in percent, mean {PLUS_MINUS} sd over n search seeds, and charged device time per search.\n\n"
         f"{_pipes(accuracy)}\n"
         "Expected share of noise ops in the found policies, against the share if all ops were equally likely.\n\n"
-        f"{_pipes(noise)}{_found_markdown(results)}"
+        f"{_pipes(noise)}{_found_markdown(results)}{_external_markdown(published)}"
     )
 
 
@@ -189,7 +247,12 @@ def _found_markdown(results: Sequence[Found]) -> str:
         rows = found_rows([result for result in results if result.noise_level == level])
         tables.append(f"\nWhat the searches found, {ops_text(level)}.\n\n{_pipes(rows)}")
     definitions = "".join(f"- {definition}\n" for definition in DEFINITIONS)
-    return f"{''.join(tables)}\n{definitions}" if tables else ""
+    few = few_children(results)
+    return f"{''.join(tables)}\n{definitions}" + (f"\n{few}\n" if few else "") if tables else ""
+
+
+def _external_markdown(published: Sequence[External]) -> str:
+    return f"\n{EXTERNAL_TITLE}. {EXTERNAL_NOTE}\n\n{_pipes(external_rows(published))}" if published else ""
 
 
 def _pipes(rows: list[list[str]]) -> str:
@@ -205,8 +268,29 @@ def _escaped(text: str) -> str:
     return " ".join(text.split())
 
 
-def console(cells: Sequence[Cell]) -> Table:
-    """Return methods x noise levels for the terminal: test accuracy, and charged device time under it."""
+def console(cells: Sequence[Cell], plan: Plan | None = None) -> RenderableType:
+    """Return methods x noise levels for the terminal: test accuracy, and charged device time under it.
+
+    Published policies, which `plan` tells from methods, are in a table of their own under it.
+    """
+    own, published = apart(cells, plan)
+    tables = [_console_levels(own)] if own else []
+    if published:
+        tables.append(_console_external(externals(published, plan)))
+    return Group(*tables)
+
+
+def _console_external(published: Sequence[External]) -> Table:
+    titles, *rows = external_rows(published)
+    table = Table(title=EXTERNAL_TITLE)
+    for title in titles:
+        table.add_column(title)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _console_levels(cells: Sequence[Cell]) -> Table:
     levels = levels_of(cells)
     at = {(cell.method, cell.noise_level): cell for cell in cells}
     table = Table(

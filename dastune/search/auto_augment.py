@@ -1,40 +1,38 @@
-"""AutoAugment as a Proposer: the controller samples policies, PPO learns from how their children scored."""
+"""AutoAugment as a Proposer: policies as sequences of decisions, made by a controller, by TPE or by chance."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-import torch
-
-from dastune.policy.policy import NO_AUGMENTATION, Policy, SubPolicies, SubPolicy, policy_from_json, policy_to_json
+from dastune.policy.policy import Policy, SubPolicies, SubPolicy
 from dastune.policy.space import SearchSpace
-from dastune.search.controller import PPO, Controller
-from dastune.seeds import generator
+from dastune.search.decisions import Decisions, PPODecisions, TPEDecisions, UniformDecisions
+
+STEPS_PER_SUB_POLICY = 2
+PROBABILITY_LEVELS = 11
 
 
 @dataclass(frozen=True)
 class PolicyShape:
     """The policies AutoAugment chooses from (CVPR 2019, section 3), as sequences of decisions.
 
-    A policy has `sub_policies` of `steps_per_sub_policy` steps each; a step is three decisions: op, probability level
-    and magnitude level.
+    A policy has `sub_policies` of two steps each; a step is three decisions: op, probability level (eleven, over
+    [0, 1]) and magnitude level.
     """
 
     space: SearchSpace
-    sub_policies: int = 5
-    steps_per_sub_policy: int = 2
-    probability_levels: int = 11
+    sub_policies: int
 
     @property
     def sizes(self) -> tuple[int, int, int]:
         """How many ops, probabilities and magnitudes there are to choose from."""
-        return len(self.space), self.probability_levels, self.space.magnitude_levels
+        return len(self.space), PROBABILITY_LEVELS, self.space.magnitude_levels
 
     @property
     def steps(self) -> int:
         """How many steps a policy has."""
-        return self.sub_policies * self.steps_per_sub_policy
+        return self.sub_policies * STEPS_PER_SUB_POLICY
 
     @property
     def size_log10(self) -> float:
@@ -44,56 +42,24 @@ class PolicyShape:
     def policy(self, decisions: Sequence[int]) -> SubPolicies:
         """Return the policy that a sequence of ``3 * steps`` decisions means."""
         steps = [
-            self.space.ops[op].at(self.space.magnitude(magnitude), probability / (self.probability_levels - 1))
+            self.space.ops[op].at(self.space.magnitude(magnitude), probability / (PROBABILITY_LEVELS - 1))
             for op, probability, magnitude in zip(decisions[::3], decisions[1::3], decisions[2::3], strict=True)
         ]
-        per_sub_policy = self.steps_per_sub_policy
-        starts = range(0, self.steps, per_sub_policy)
-        sub_policies = tuple(SubPolicy(steps=tuple(steps[i : i + per_sub_policy])) for i in starts)
+        starts = range(0, self.steps, STEPS_PER_SUB_POLICY)
+        sub_policies = tuple(SubPolicy(steps=tuple(steps[i : i + STEPS_PER_SUB_POLICY])) for i in starts)
         return SubPolicies(sub_policies=sub_policies, geometry=self.space.geometry)
 
 
-class Ranking:
-    """The `keep` best of the policies told so far; among equal scores the earlier one is better."""
-
-    def __init__(self, keep: int) -> None:
-        self._keep = keep
-        self._scores: dict[SubPolicies, float] = {}
-
-    def add(self, policy: SubPolicies, score: float) -> None:
-        """Take note of a score; a policy that comes again stays one policy, with its better score."""
-        self._scores[policy] = max(score, self._scores.get(policy, score))
-        best = sorted(self._scores.items(), key=lambda item: -item[1])
-        self._scores = dict(best[: self._keep])
-
-    def policy(self) -> Policy:
-        """Return the sub-policies of all kept policies, best first, as one; without any, no augmentation."""
-        if not self._scores:
-            return NO_AUGMENTATION
-        sub_policies = tuple(sub for policy in self._scores for sub in policy.sub_policies)
-        return SubPolicies(sub_policies=sub_policies, geometry=next(iter(self._scores)).geometry)
-
-    def state(self) -> list[list[Any]]:
-        """Return [policy as JSON, score] pairs, best first."""
-        return [[policy_to_json(policy), score] for policy, score in self._scores.items()]
-
-    def load(self, state: list[list[Any]]) -> None:
-        """Take up where `state` was called."""
-        policies = [(policy_from_json(data), score) for data, score in state]
-        self._scores = {policy: score for policy, score in policies if isinstance(policy, SubPolicies)}
-
-
 class AutoAugmentProposer:
-    """AutoAugment (CVPR 2019, section 3): PPO trains a controller; the best 5 policies, joined, are the result."""
+    """AutoAugment (CVPR 2019, section 3): decisions make policies, and the best 5 policies, joined, are the result."""
 
     def __init__(
         self,
         space: SearchSpace,
         seed: int,
         *,
+        search: Literal["ppo", "tpe", "random"] = "ppo",
         sub_policies: int = 5,
-        steps_per_sub_policy: int = 2,
-        probability_levels: int = 11,
         keep_policies: int = 5,
         batch: int = 2,
     ) -> None:
@@ -101,78 +67,62 @@ class AutoAugmentProposer:
 
         Args:
             space: the ops and the number of magnitudes.
-            seed: of the controller's weights and decisions.
+            seed: of the decisions, and of the controller's weights.
+            search: PPO, as published; TPE, from the sub-policies of good policies; or chance.
             sub_policies: in a policy.
-            steps_per_sub_policy: ops one after the other.
-            probability_levels: spread over [0, 1].
             keep_policies: how many policies, the best, make up the result.
-            batch: children per update of the controller. Small, for budgets of tens of children: on a made-up reward
+            batch: children per update of PPO's controller. Small, for budgets of tens of children: on a made-up reward
                 with a child's noise pairs pull ahead of random policies within 30 to 45 children; one by one is
                 hardly sooner and doubles the updates' cost, fours and eights come later even without noise.
         """
-        self._shape = PolicyShape(space, sub_policies, steps_per_sub_policy, probability_levels)
-        self._batch = batch
-        self._generator = generator(seed, "auto_augment", "decisions")
-        weights = generator(seed, "auto_augment", "weights")
-        self._ppo = PPO(Controller(self._shape.sizes, self._shape.steps, weights))
-        self._ranking = Ranking(keep_policies)
-        # Decisions and their log probabilities (T each) of the children since the last update, in the order asked,
-        # and the scores of those told: the first ones.
-        self._asked: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._scores: list[float] = []
+        self._shape = PolicyShape(space, sub_policies)
+        self._keep = keep_policies
+        self._decisions = _decisions(search, self._shape, seed, batch)
+        self._asked: list[list[int]] = []  # in the order asked, those that have no score yet
 
     @property
     def space_size_log10(self) -> float:
         """The decimal logarithm of the number of policies."""
         return self._shape.size_log10
 
-    @torch.no_grad()
+    @property
+    def keep(self) -> int:
+        """How many policies, the best, make up the result."""
+        return self._keep
+
     def ask(self) -> Policy:
-        """Return a policy sampled from the controller; several may be asked before they are told."""
-        controller = self._ppo.controller
-        decisions_BT = controller.sample(1, self._generator)
-        self._asked.append((decisions_BT[0], controller.log_probabilities(decisions_BT)[0][0]))
-        return self._shape.policy(decisions_BT[0].tolist())
+        """Return the next policy; several may be asked before they are told."""
+        self._asked.append(self._decisions.ask())
+        return self._shape.policy(self._asked[-1])
 
     def tell(self, policy: Policy, score: float) -> None:
-        """Hear the score of the earliest policy that has none yet; every `batch` of them update the controller.
+        """Hear the score of the earliest policy that has none yet.
 
         Raises:
             ValueError: `policy` is not that policy.
         """
-        self._ranking.add(self._expected(policy), score)
-        self._scores.append(score)
-        if len(self._scores) == self._batch:
-            decisions, log_probabilities = zip(*self._asked[: self._batch], strict=True)
-            self._ppo.update(torch.stack(decisions), torch.stack(log_probabilities), torch.tensor(self._scores))
-            del self._asked[: self._batch], self._scores[:]
-
-    def best(self) -> Policy:
-        """Return the sub-policies of the best `keep_policies` policies, or of all while fewer were told."""
-        return self._ranking.policy()
-
-    def _expected(self, policy: Policy) -> SubPolicies:
-        if len(self._scores) == len(self._asked):
+        if not self._asked:
             raise ValueError("tell needs a policy that was asked for; every policy asked for has its score already")
-        expected = self._shape.policy(self._asked[len(self._scores)][0].tolist())
+        expected = self._shape.policy(self._asked[0])
         if policy != expected:
             raise ValueError(f"tell needs the policies in the order asked; expected {expected}, got {policy}")
-        return expected
+        self._decisions.tell(self._asked.pop(0), score)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything: weights, Adam, baseline, generator, ranking, and what was asked but not learnt from."""
-        return {
-            "ppo": self._ppo.state_dict(),
-            "generator": self._generator.get_state(),
-            "ranking": self._ranking.state(),
-            "asked": [list(pair) for pair in self._asked],
-            "scores": list(self._scores),
-        }
+        """Return everything: what makes the decisions, and the policies without a score."""
+        return {"decisions": self._decisions.state_dict(), "asked": [list(decisions) for decisions in self._asked]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where `state_dict` was called."""
-        self._ppo.load_state_dict(state["ppo"])
-        self._generator.set_state(state["generator"])
-        self._ranking.load(state["ranking"])
-        self._asked = [(decisions_T, log_probability_T) for decisions_T, log_probability_T in state["asked"]]
-        self._scores = list(state["scores"])
+        self._decisions.load_state_dict(state["decisions"])
+        self._asked = [list(decisions) for decisions in state["asked"]]
+
+
+def _decisions(search: Literal["ppo", "tpe", "random"], shape: PolicyShape, seed: int, batch: int) -> Decisions:
+    match search:
+        case "ppo":
+            return PPODecisions(shape.sizes, shape.steps, seed, batch)
+        case "tpe":
+            return TPEDecisions(shape.sizes, shape.steps, shape.sub_policies, seed)
+        case "random":
+            return UniformDecisions(shape.sizes, shape.steps, seed)

@@ -38,7 +38,7 @@ class Controller(nn.Module):
         self._first_token = tuple(accumulate(self.sizes, initial=1))[:-1]
         with torch.device("meta"):  # so that torch's own initialisation draws nothing from the global generator
             self.embedding = nn.Embedding(1 + sum(self.sizes), hidden)
-            self.lstm = nn.LSTMCell(hidden, hidden)
+            self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
             self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in self.sizes)
         self.to_empty(device="cpu")
         for parameter in self.parameters():
@@ -47,11 +47,14 @@ class Controller(nn.Module):
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Return `count` sequences, decisions_BT (int64), drawn decision by decision from the softmaxes."""
-        token_B, state, decisions = torch.zeros(count, dtype=torch.int64), None, []
+        hidden_BH = cell_BH = torch.zeros(count, self.lstm.hidden_size)
+        token_B, decisions = torch.zeros(count, dtype=torch.int64), []
         for _ in range(self.rounds):
             for head, first_token in zip(self.heads, self._first_token, strict=True):
-                state = self.lstm(self.embedding(token_B), state)
-                decisions.append(torch.multinomial(head(state[0]).softmax(-1), 1, generator=generator)[:, 0])
+                state = hidden_BH, cell_BH
+                # One step of the LSTM; calling `self.lstm` for each costs three times as much.
+                hidden_BH, cell_BH = torch.lstm_cell(self.embedding(token_B), state, *self.lstm.all_weights[0])
+                decisions.append(torch.multinomial(head(hidden_BH).softmax(-1), 1, generator=generator)[:, 0])
                 token_B = first_token + decisions[-1]
         return torch.stack(decisions, dim=1)
 
@@ -73,11 +76,8 @@ class Controller(nn.Module):
         """Return hidden_BTH from which decision t is made, with the decisions before it given (teacher forcing)."""
         token_BT = decisions_BT + torch.tensor(self._first_token * self.rounds)
         previous_BT = nn.functional.pad(token_BT[:, :-1], (1, 0))
-        state, hidden = None, []
-        for embedded_BH in self.embedding(previous_BT).unbind(1):
-            state = self.lstm(embedded_BH, state)
-            hidden.append(state[0])
-        return torch.stack(hidden, dim=1)
+        hidden_BTH: Tensor = self.lstm(self.embedding(previous_BT))[0]
+        return hidden_BTH
 
 
 class PPO:
@@ -86,7 +86,8 @@ class PPO:
     Source: Schulman et al., "Proximal Policy Optimization Algorithms", 2017, eq. 7, with each decision an action and
     the sequence's reward the return of all its decisions; lr 3.5e-4, entropy weight 1e-5 and the baseline (moving
     average of earlier rewards, decay 0.95) as in AutoAugment's section 3. AutoAugment names neither `clip` nor
-    `epochs`; Schulman's 0.2 and 10 (for continuous control) let a search of few children learn something.
+    `epochs`; they are Schulman's for continuous control, 0.2 and 10. On a made-up reward with a child's noise, one
+    epoch learns nothing in 200 children, five learn more slowly, and twenty end no better.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class PPO:
         self.baseline_decay = baseline_decay
         self.epochs = epochs
         self.baseline: float | None = None
-        self._adam = torch.optim.Adam(controller.parameters(), lr=learning_rate)
+        self._adam = torch.optim.Adam(controller.parameters(), lr=learning_rate, fused=True)
 
     def update(self, decisions_BT: Tensor, old_log_probability_BT: Tensor, reward_B: Tensor) -> None:
         """Learn from a batch of sequences and their rewards.

@@ -8,23 +8,27 @@ from dastune.config import study
 from dastune.policy.space import SearchSpace
 from dastune.search.auto_augment import AutoAugmentProposer
 from dastune.search.black_box import BlackBoxSearch
-from dastune.search.controls import Control, no_policy, trivial_policy
+from dastune.search.child import Crew, LocalCrew
+from dastune.search.controls import Control, no_policy, trivial_policy, trivial_wide_policy, uniform_policy
 from dastune.search.das import DASOptions, DASSearch
+from dastune.search.published import published_policy
 from dastune.search.rand_augment import RandAugmentProposer
-from dastune.search.random_policies import RandomProposer
-from dastune.search.search import Search
-from dastune.search.tpe import TPEProposer
+from dastune.search.search import Proposer, Search
 from dastune.training.loop import Task
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a search is built from, besides its own options."""
+    """What a search is built from, besides its own options.
+
+    `crew` trains the children of a black-box search; None: this process, in turns.
+    """
 
     task: Task
     space: SearchSpace
     child_epochs: int
     seed: int
+    crew: Crew | None = None
 
 
 def _das(options: study.Das, setting: Setting) -> Search:
@@ -34,30 +38,59 @@ def _das(options: study.Das, setting: Setting) -> Search:
     return DASSearch(setting.task, space, DASOptions(topology=options.wiring, **chosen), setting.seed)
 
 
+def _black_box(options: study.BlackBox, setting: Setting, proposer: Proposer) -> Search:
+    crew = setting.crew or LocalCrew(setting.task, setting.child_epochs, setting.seed)
+    return BlackBoxSearch(
+        setting.task,
+        proposer,
+        crew,
+        setting.child_epochs,
+        parallel=options.children_in_parallel,
+        halving=options.halving,
+    )
+
+
 def _auto_augment(options: study.AutoAugment, setting: Setting) -> Search:
     proposer = AutoAugmentProposer(
-        setting.space, setting.seed, sub_policies=options.sub_policies, keep_policies=options.keep_policies
+        setting.space,
+        setting.seed,
+        search=options.search,
+        sub_policies=options.sub_policies,
+        keep_policies=options.keep_policies,
+        # An update before a child that is trained at the same time is asked for would make the two depend on luck.
+        batch=options.controller_batch or max(2, options.children_in_parallel),
     )
-    return BlackBoxSearch(setting.task, proposer, setting.child_epochs, setting.seed)
+    return _black_box(options, setting, proposer)
 
 
 def _rand_augment(options: study.RandAugment, setting: Setting) -> Search:
-    propose = TPEProposer if options.search == "tpe" else RandAugmentProposer
-    proposer = propose(setting.space, setting.seed, n=options.n, m=options.m)
-    return BlackBoxSearch(setting.task, proposer, setting.child_epochs, setting.seed)
+    proposer = RandAugmentProposer(
+        setting.space, setting.seed, search=options.search, n=options.n, m=options.m, scale=options.scale
+    )
+    return _black_box(options, setting, proposer)
 
 
 def _random(options: study.Random, setting: Setting) -> Search:
-    proposer = RandomProposer(setting.space, setting.seed, sub_policies=options.sub_policies)
-    return BlackBoxSearch(setting.task, proposer, setting.child_epochs, setting.seed)
+    proposer = AutoAugmentProposer(
+        setting.space, setting.seed, search="random", sub_policies=options.sub_policies, keep_policies=1
+    )
+    return _black_box(options, setting, proposer)
+
+
+def _uniform(options: study.Uniform, setting: Setting) -> Search:
+    return Control(uniform_policy(setting.space))
 
 
 def _trivial(options: study.Trivial, setting: Setting) -> Search:
-    return Control(trivial_policy(setting.space))
+    return Control(trivial_wide_policy() if options.ops == "trivial-wide" else trivial_policy(setting.space))
 
 
-def _none(options: study.NoAugmentation, setting: Setting) -> Search:
+def _no_policy(options: study.StandardOnly | study.NoAugmentation, setting: Setting) -> Search:
     return Control(no_policy())
+
+
+def _published(options: study.Published, setting: Setting) -> Search:
+    return Control(published_policy(options.policy))
 
 
 SEARCHES: dict[type[study.Method], Callable[[Any, Setting], Search]] = {
@@ -65,8 +98,11 @@ SEARCHES: dict[type[study.Method], Callable[[Any, Setting], Search]] = {
     study.AutoAugment: _auto_augment,
     study.RandAugment: _rand_augment,
     study.Random: _random,
+    study.Uniform: _uniform,
     study.Trivial: _trivial,
-    study.NoAugmentation: _none,
+    study.StandardOnly: _no_policy,
+    study.NoAugmentation: _no_policy,
+    study.Published: _published,
 }
 
 

@@ -9,6 +9,7 @@ Imported by `Tracker.open` only: MLflow takes seconds to load.
 
 import contextlib
 import json
+from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -21,6 +22,9 @@ from dastune.tracking.journal import DatasetInfo, Event, RefusedError
 # Tags by which runs, and the position in a study's journal, are found again.
 KEY, STAGE, STUDY, PARENT = "dastune.key", "dastune.stage", "dastune.study_id", "mlflow.parentRunId"
 DELIVERED = "dastune.delivered_bytes"
+
+# The tag by which MLflow's UI and `mlflow.load_table` know which of a run's artifacts are tables.
+TABLES = "mlflow.loggedArtifacts"
 
 
 class Store:
@@ -71,6 +75,8 @@ class Store:
                     self._metrics(event)
                 case "artifact":
                     self._artifact(event)
+                case "table":
+                    self._table(event)
                 case "end":
                     self._client.set_terminated(self._run_id(event["key"]), event["status"], event["time"])
         except MlflowException as error:
@@ -122,10 +128,22 @@ class Store:
         self._client.log_batch(self._run_id(event["key"]), metrics=points)
 
     def _artifact(self, event: Event) -> None:
-        path = self._folder.root / event["path"]
+        self._client.log_artifact(self._run_id(event["key"]), str(self._path(event)), event["folder"])
+
+    def _table(self, event: Event) -> None:
+        """Log what `mlflow.log_table` would, which appends to the table that is there: repeated, it is doubled."""
+        run_id, name = self._run_id(event["key"]), event["name"]
+        self._client.log_text(run_id, self._path(event).read_text(encoding="utf-8"), name)
+        tables = json.loads(self._client.get_run(run_id).data.tags.get(TABLES, "[]"))
+        entry = {"path": name, "type": "table"}
+        if entry not in tables:
+            self._client.set_tag(run_id, TABLES, json.dumps([*tables, entry]))
+
+    def _path(self, event: Event) -> Path:
+        path: Path = self._folder.root / event["path"]
         if not path.exists():
             raise RefusedError(event["key"], f"{path} is gone before it could be sent")
-        self._client.log_artifact(self._run_id(event["key"]), str(path), event["folder"])
+        return path
 
 
 def _dataset_input(dataset: DatasetInfo) -> DatasetInput:

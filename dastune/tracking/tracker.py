@@ -126,9 +126,14 @@ class Tracker:
 
     def artifact(self, key: str | None, path: Path, folder_in_run: str | None = None) -> None:
         """Log a file or a folder as it is when it is sent, which may be later: it has to stay where it is."""
-        path = Path(path).absolute()
-        inside = path.relative_to(self._folder.root) if path.is_relative_to(self._folder.root) else path
-        self._add("artifact", key, path=str(inside), folder=folder_in_run)
+        self._add("artifact", key, path=self._inside(path), folder=folder_in_run)
+
+    def table(self, key: str, path: Path, name: str) -> None:
+        """Log a JSON file of `columns` and `data` as the table `name`, in place of one that the run has of this name.
+
+        The file has to stay where it is; runs whose tables have one name can be compared in MLflow's UI.
+        """
+        self._add("table", key, path=self._inside(path), name=name)
 
     def end(self, key: str | None, status: EndStatus = "FINISHED") -> None:
         """End a run."""
@@ -159,6 +164,11 @@ class Tracker:
             "tags": {name: str(value) for name, value in tags.items()},
             "dataset": asdict(self._dataset),
         }
+
+    def _inside(self, path: Path) -> str:
+        """Return a path in the study's folder relative to it, so that the folder can be moved."""
+        path = Path(path).absolute()
+        return str(path.relative_to(self._folder.root) if path.is_relative_to(self._folder.root) else path)
 
     def _add(self, event: str, key: str | None, **fields: Any) -> None:
         append_line(self._journal, {"event": event, "key": key or self._execution, **fields})

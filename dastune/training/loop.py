@@ -1,5 +1,6 @@
 """Training and Evaluation of a classifier, one batch a step; Task: what all trainings of a search share."""
 
+from collections import deque
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from dastune.training.optim import Recipe, set_learning_rate
 from dastune.training.precision import Precision, fastest_layout
 
 EVALUATION_BATCH = 250  # images; without a graph, several times a training batch fits
+# Training batches are augmented together up to so many pixels. Small batches take a policy as long as large ones, for
+# the calls alone; from here on its time per image hardly falls, and a group takes some 10 ms and 6 MB.
+GROUP_PIXELS = 2**19
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,69 @@ class Batches:
         self._generator.set_state(state["generator"])
 
 
+class AugmentedBatches:
+    """The batches of one training, augmented: several at a time, handed out one by one.
+
+    What happens to an image is decided by its own draws, so a policy does to a group what it would do to its batches.
+
+    Args:
+        task: images, batch size, standard augmentation.
+        policy: applied between crop-and-flip and cutout.
+        seed: of order and augmentation.
+    """
+
+    def __init__(self, task: Task, policy: Policy, seed: int) -> None:
+        self._task = task
+        self._order = Batches(len(task.train), task.recipe.batch_size, seed)
+        self._generator = generator(seed, "augmentation")
+        self._policy = PolicyTransform(policy, self._generator)
+        self.batch_size, self.per_epoch = self._order.batch_size, self._order.per_epoch
+        image_1CHW, _ = task.train.batch(torch.zeros(1, dtype=torch.int64))
+        self._most = max(1, GROUP_PIXELS // (self.batch_size * image_1CHW[0, 0].numel()))
+        self._group: deque[tuple[torch.Tensor, torch.Tensor]] = deque()
+        self._start: dict[str, Any] = {}
+        self._size = 0  # of the group when it was made
+
+    def draw(self, wanted: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the next batch: augmented images_BCHW, float32 in [0, 1], and labels_B.
+
+        Args:
+            wanted: how many batches, at least 1, will be drawn from here on: no more are augmented.
+        """
+        if not self._group:
+            self._augment(min(wanted, self._most))
+        return self._group.popleft()
+
+    def _augment(self, count: int) -> None:
+        """Make the next `count` batches."""
+        self._start, self._size = self._position(), count
+        task = self._task
+        images_NCHW, labels_N = task.train.batch(torch.cat([self._order.draw() for _ in range(count)]))
+        images_NCHW = task.standard.before_policy(images_NCHW, self._generator)
+        images_NCHW = self._policy(images_NCHW)
+        images_NCHW = task.standard.after_policy(images_NCHW, self._generator)
+        self._group.extend(zip(images_NCHW.chunk(count), labels_N.chunk(count), strict=True))
+
+    def _position(self) -> dict[str, Any]:
+        return {"order": self._order.state_dict(), "generator": self._generator.get_state()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the group begins, its size and how many of it are left; no images: they can be made again."""
+        if not self._group:
+            return {**self._position(), "size": 0, "left": 0}
+        return {**self._start, "size": self._size, "left": len(self._group)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where `state_dict` was called."""
+        self._order.load_state_dict(state["order"])
+        self._generator.set_state(state["generator"])
+        self._group.clear()
+        if state["left"]:
+            self._augment(state["size"])
+        while len(self._group) > state["left"]:
+            self._group.popleft()
+
+
 class Training:
     """One network trained with one policy for a fixed number of epochs.
 
@@ -118,26 +185,32 @@ class Training:
         self._task = task
         self.network = task.new_network(seed)
         self._optimiser = task.recipe.optimiser(self.network)
-        self._batches = Batches(len(task.train), task.recipe.batch_size, seed)
-        self._generator = generator(seed, "augmentation")
-        self._policy = PolicyTransform(policy, self._generator)
+        self._batches = AugmentedBatches(task, policy, seed)
         self.steps = 0
         self.total_steps = epochs * self._batches.per_epoch
         self.images_per_step = self._batches.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one epoch."""
+        return self._batches.per_epoch
 
     @property
     def done(self) -> bool:
         """Whether all epochs are done."""
         return self.steps >= self.total_steps
 
-    def step(self) -> torch.Tensor:
-        """Do one optimiser step; return the loss, detached, still on the device."""
+    def step(self, until: int | None = None) -> torch.Tensor:
+        """Do one optimiser step; return the loss, detached, still on the device.
+
+        Args:
+            until: where the training may be left or end, in steps from its beginning, if before `total_steps`; no
+                batches are made ready beyond.
+        """
         task = self._task
         set_learning_rate(self._optimiser, task.recipe.learning_rate_at(self.steps / self.total_steps))
-        images_BCHW, labels_B = task.train.batch(self._batches.draw())
-        images_BCHW = task.standard.before_policy(images_BCHW, self._generator)
-        images_BCHW = self._policy(images_BCHW)
-        images_BCHW = task.standard.after_policy(images_BCHW, self._generator)
+        end = self.total_steps if until is None else until
+        images_BCHW, labels_B = self._batches.draw(max(1, end - self.steps))
         loss = F.cross_entropy(task.logits(self.network, images_BCHW), labels_B)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -146,12 +219,11 @@ class Training:
         return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return weights, optimiser, order and generators; a copy, which later steps leave alone."""
+        """Return weights, optimiser, order and generator; a copy, which later steps leave alone."""
         return {
             "network": deepcopy(self.network.state_dict()),
             "optimiser": deepcopy(self._optimiser.state_dict()),
             "batches": self._batches.state_dict(),
-            "generator": self._generator.get_state(),
             "steps": self.steps,
         }
 
@@ -160,7 +232,6 @@ class Training:
         self.network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(deepcopy(state["optimiser"]))  # SGD would keep and change the caller's tensors
         self._batches.load_state_dict(state["batches"])
-        self._generator.set_state(state["generator"])
         self.steps = state["steps"]
 
 

@@ -14,7 +14,7 @@ from dastune.config import load_study
 from dastune.errors import UserError
 
 SAFE = "use 1 to 100 letters, digits, '-', '_' and '.', with a letter or digit first and no '.' last"
-METHOD_NAMES = "legal: auto_augment, das, none, rand_augment, random, trivial"
+METHOD_NAMES = "legal: auto_augment, das, none, published, rand_augment, random, standard, trivial, uniform"
 OWN_LABEL = "(a label of your own needs `method: NAME` in its options)"
 AN_OP = "must be an op, such as rotate or rotate: {degrees: 20}"
 A_CELL = "a cell such as {inputs: 2, nodes: 4}"
@@ -54,8 +54,16 @@ ONE_FAULT = {
     "methods: {das: {topology: {node: 1}}}": "methods.das.topology.node: unknown key; did you mean 'nodes'?",
     "methods: {das: {topology: {x: 1}}}": "methods.das.topology.x: unknown key; legal: cells, inputs, join, nodes",
     "methods: {x: {method: rand_augment, sub_policies: 1}}": (
-        "methods.x.sub_policies: is a key of auto_augment and random, not of rand_augment; legal: method, search, n, m"
+        "methods.x.sub_policies: is a key of auto_augment and random, not of rand_augment; legal: method, "
+        "children_in_parallel, halving, search, scale, n, m"
     ),
+    "methods: {uniform: {ops: study}}": "methods.uniform.ops: is a key of trivial, not of uniform; legal: method",
+    "methods: {das: {halving: {}}}": (
+        "methods.das.halving: is a key of auto_augment and rand_augment and random, not of das; legal: method, preset, "
+        "topology, relaxation, estimator, validation, validation_batch, selection, tau_learning_rate, "
+        "tau_weight_decay, tau_schedule, magnitude_ranges, search_share, tuning_epochs, criterion, batch_norm"
+    ),
+    "methods: {random: {halving: {child: 4}}}": "methods.random.halving.child: unknown key; did you mean 'children'?",
     "budget: {gpu_hour: 1}": "budget.gpu_hour: unknown key; did you mean 'gpu_hours'?",
     "seeds: {searches: [1]}": "seeds.searches: unknown key; did you mean 'search'?",
     "training: {child_epoch: 1}": "training.child_epoch: unknown key; did you mean 'child_epochs'?",
@@ -114,7 +122,50 @@ ONE_FAULT = {
     "methods: {das: {validation_batch: 0}}": "methods.das.validation_batch: must be at least 1, got 0",
     "methods: {das: {search_share: 1}}": "methods.das.search_share: must be below 1, got 1",
     "methods: {das: {tau_learning_rate: 0}}": "methods.das.tau_learning_rate: must be above 0, got 0",
-    "methods: {rand_augment: {m: [11]}}": "methods.rand_augment.m[0]: must be at most 10, got 11",
+    "methods: {rand_augment: {n: [0]}}": "methods.rand_augment.n[0]: must be at least 1, got 0",
+    "methods: {rand_augment: {m: [-1]}}": "methods.rand_augment.m[0]: must be at least 0, got -1",
+    "methods: {rand_augment: {m: [true]}}": "methods.rand_augment.m[0]: must be a whole number, got true",
+    "methods: {rand_augment: {m: []}}": "methods.rand_augment.m: must not be empty, got []",
+    "methods: {rand_augment: {m: }}": "methods.rand_augment.m: must be a list, got nothing",
+    "methods: {rand_augment: {m: [11]}}": (
+        "methods.rand_augment.m[0]: must be at most 10, where ranges end on the scale paper, got 11"
+    ),
+    "methods: {rand_augment: {scale: torchvision, m: [30, 31]}}": (
+        "methods.rand_augment.m[1]: must be at most 30, where ranges end on the scale torchvision, got 31"
+    ),
+    "methods: {rand_augment: {scale: torchvison, m: [25]}}": (
+        "methods.rand_augment.scale: 'torchvison' is not legal; did you mean 'torchvision'?"
+    ),
+    "methods: {rand_augment: {scale: [1]}}": (
+        "methods.rand_augment.scale: [1] is not legal; legal: paper, torchvision"
+    ),
+    "methods: {random: {halving: 3}}": (
+        "methods.random.halving: must be a mapping with keys such as children, eta; got 3"
+    ),
+    "methods: {random: {halving: {children: 1}}}": "methods.random.halving.children: must be at least 2, got 1",
+    "methods: {random: {halving: {eta: 1}}}": "methods.random.halving.eta: must be at least 2, got 1",
+    "methods: {random: {halving: {children: 3, eta: 4}}}": (
+        "methods.random.halving.children: 3 is less than eta, 4: no child would go on; raise it"
+    ),
+    "methods: {random: {halving: {eta: 16}}}": (
+        "methods.random.halving.children: 8 is less than eta, 16: no child would go on; raise it"
+    ),
+    "methods: {random: {children_in_parallel: 0}}": "methods.random.children_in_parallel: must be at least 1, got 0",
+    "methods: {random: {children_in_parallel: 65}}": "methods.random.children_in_parallel: must be at most 64, got 65",
+    "methods: {random: {children_in_parallel: 9, halving: {}}}": (
+        "methods.random.children_in_parallel: 9 is more than halving.children, 8, and no others begin before these "
+        "have ended; lower it"
+    ),
+    "methods: {auto_augment: {controller_batch: 0}}": (
+        "methods.auto_augment.controller_batch: must be at least 1, got 0"
+    ),
+    "methods: {auto_augment: {controller_batch: 3, children_in_parallel: 2}}": (
+        "methods.auto_augment.controller_batch: must be a multiple of children_in_parallel, 2, got 3; a child is then "
+        "proposed by the same controller whether children are trained at once or one by one"
+    ),
+    "methods: {auto_augment: {search: tpe, controller_batch: 2}}": (
+        "methods.auto_augment.controller_batch: is of search ppo, got search tpe; leave it out"
+    ),
     "methods: {das: {topology: {inputs: 3}}}": "methods.das.topology.inputs: 3 is not legal; legal: 1, 2",
     "resources: {cpus: 0}": "resources.cpus: must be above 0, got 0",
     "resources: {cpus: .inf}": "resources.cpus: must be a finite number, got inf",
@@ -175,7 +226,17 @@ ONE_FAULT = {
     "methods: {das: {relaxation: blend, selection: perturbation_add}}": (
         f"methods.das.selection: perturbation_add needs relaxation sample, got blend: {NOT_MASKED}"
     ),
-    "methods: {auto_augment: {search: tpe}}": "methods.auto_augment.search: 'tpe' is not legal; legal: ppo",
+    "methods: {auto_augment: {search: grid}}": (
+        "methods.auto_augment.search: 'grid' is not legal; legal: ppo, random, tpe"
+    ),
+    "methods: {trivial: {ops: trivial_wide}}": (
+        "methods.trivial.ops: 'trivial_wide' is not legal; did you mean 'trivial-wide'?"
+    ),
+    "methods: {published: {}}": "methods.published.policy: is required and not given",
+    "methods: {published: {policy: 3}}": "methods.published.policy: must be a text, got 3; write it in quotes",
+    "methods: {x: {method: published, policy: aa-cifar}}": (
+        "methods.x.policy: 'aa-cifar' is no published policy; did you mean 'aa-cifar10'?"
+    ),
     "training: {schedule: cosin}": "training.schedule: 'cosin' is not legal; did you mean 'cosine'?",
     "training: {gradient_clip: 0}": "training.gradient_clip: must be above 0, got 0",
     "final: {precision: bf16}": "final.precision: 'bf16' is not legal; did you mean 'bfloat16'?",
@@ -400,6 +461,9 @@ PATHS = [
     *("methods.x", "methods.x.method", "budget", "budget.gpu_hours", "resources", "resources.gpus", "seeds.search"),
     *("standard", "training", "training.schedule", "final", "final.epochs", "tracking.uri", "x", "data.shift"),
     *("methods.das.topology", "methods.das.stages", "methods.das.selection", "methods.das.topology.join"),
+    *("methods.rand_augment.m", "methods.rand_augment.scale", "methods.published.policy", "methods.random.halving"),
+    *("methods.random.halving.children", "methods.random.halving.eta", "methods.random.children_in_parallel"),
+    *("methods.auto_augment.controller_batch", "methods.auto_augment.search"),
 ]
 
 

@@ -1,5 +1,7 @@
 """Studies that load: defaults, overrides, budgets, round trips, and where a study is looked for."""
 
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,14 +16,16 @@ from pydantic import ValidationError
 from dastune.config import StudyConfig, load_study, parse_budget
 from dastune.config.defaults import DATA_DEFAULTS
 from dastune.config.methods import PRESETS
-from dastune.config.study import METHODS, Das
+from dastune.config.study import METHODS, BlackBox, Das, Halving, RandAugment
 from dastune.data.table import DATASETS
 from dastune.errors import UserError
 from dastune.ops.spaces import TORCHVISION, Geometry
+from dastune.plan import plan_text
 from dastune.policy.policy import Step
+from dastune.policy.references import REFERENCES
 from dastune.policy.topology import chain, dag
 
-STUDIES = ["cifar10_noise", "das_ablation", "digits_noise"]
+STUDIES = ["cifar10_baselines", "cifar10_noise", "das_ablation", "digits_baselines", "digits_noise"]
 StudyFile = Callable[[str | bytes], Path]
 
 
@@ -107,9 +111,57 @@ def test_topologies(options: str, wiring: Any, minimal: str, study_file: StudyFi
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_loads_without_options(method: str, minimal: str, study_file: StudyFile) -> None:
-    study = load_study(study_file(minimal.replace("none", method)))
+def test_every_method_but_published_loads_without_options(method: str, minimal: str, study_file: StudyFile) -> None:
+    options = "{policy: aa-svhn}" if method == "published" else ""
+    study = load_study(study_file(minimal.replace("none:", f"{method}: {options}")))
     assert study.methods[method].method == method
+    assert as_written(study) == study
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_every_reference_is_a_published_policy(name: str, minimal: str, study_file: StudyFile) -> None:
+    options = f"x: {{method: published, policy: {name}}}"
+    assert load_study(study_file(minimal.replace("none: ", options))).methods["x"].policy == name
+
+
+def rand_augment_of(options: str, minimal: str, study_file: StudyFile) -> RandAugment:
+    study = load_study(study_file(minimal.replace("none: ", f"rand_augment: {options}")))
+    assert as_written(study) == study
+    found = study.methods["rand_augment"]
+    assert isinstance(found, RandAugment)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "m"),
+    [
+        ("", range(1, 11)),
+        ("{scale: paper}", range(1, 11)),
+        ("{scale: torchvision}", range(3, 31, 3)),
+        ("{scale: torchvision, m: [0, 25]}", (0, 25)),
+        ("{m: [10, 0]}", (10, 0)),
+    ],
+)
+def test_rand_augments_magnitudes_go_to_the_end_of_its_scale(
+    options: str, m: Any, minimal: str, study_file: StudyFile
+) -> None:
+    found = rand_augment_of(options, minimal, study_file)
+    assert found.m == tuple(m)
+    assert found.n == tuple(range(1, 11))
+
+
+@pytest.mark.parametrize("method", ["auto_augment", "rand_augment", "random"])
+def test_children_are_trained_one_by_one_and_whole_unless_a_study_says_otherwise(
+    method: str, minimal: str, study_file: StudyFile
+) -> None:
+    stated = {"": (1, None), "{children_in_parallel: 2, halving: {}}": (2, Halving(children=8, eta=2))}
+    stated["{halving: {children: 9, eta: 3}}"] = (1, Halving(children=9, eta=3))
+    for options, (parallel, halving) in stated.items():
+        study = load_study(study_file(minimal.replace("none: ", f"{method}: {options}")))
+        found = study.methods[method]
+        assert isinstance(found, BlackBox)
+        assert (found.children_in_parallel, found.halving) == (parallel, halving)
+        assert as_written(study) == study
 
 
 def test_a_study_is_frozen(minimal: str, study_file: StudyFile) -> None:
@@ -141,6 +193,7 @@ def test_packaged_studies_survive_the_round_trip(name: str, tmp_path: Path, monk
     study = load_study(name)
     assert study.name == name
     assert as_written(study) == study
+    assert plan_text(study).startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize(
@@ -329,19 +382,47 @@ def test_the_cifar10_study_is_figure_9() -> None:
     assert study.budget.gpu_hours == 24
     assert study.space.noise.levels == tuple(range(9))
     assert len(study.seeds.search) == 5
-    assert (study.training.batch_size, study.training.learning_rate, study.training.schedule) == (96, 0.1, "step")
+    assert (study.training.batch_size, study.training.learning_rate, study.training.schedule) == (96, 0.1, "cosine")
     assert (study.final.epochs, study.final.batch_size, study.final.weight_decay) == (200, 128, 5e-4)
 
 
-def test_the_small_form_in_the_cifar10_studys_comments_loads() -> None:
+def commented(name: str, beginning: str) -> list[str]:
+    """Return the --set options of the command in a packaged study's comments that begins so."""
     path = next(folder / "search_spaces" for folder in Path(__file__).parents if (folder / "search_spaces").is_dir())
-    comment = (path / "cifar10_noise.yaml").read_text().partition("  dastune run cifar10_noise --budget")[2]
-    words = comment.partition("\n#\n")[0].replace("\\\n#", "").split()
-    overrides = [word for before, word in pairwise(words) if before == "--set"]
+    comment = (path / f"{name}.yaml").read_text().partition(f"  dastune run {name} {beginning}")[2]
+    words = shlex.split(re.split(r"\n#? *\n|\nname:", comment)[0].replace("\\\n#", ""))
+    return [word for before, word in pairwise(["--set", *words]) if before == "--set"]
+
+
+def test_the_small_form_in_the_cifar10_studys_comments_loads() -> None:
+    overrides = commented("cifar10_noise", '--budget "60 cpu-seconds" --set')
     study = load_study("cifar10_noise", overrides=overrides, budget="60 cpu-seconds")
     assert len(overrides) == 11
     assert study.resources.gpus == 0
     assert study.data.train_images == 4000
+
+
+def test_the_small_form_of_the_baselines_loads() -> None:
+    overrides = commented("cifar10_baselines", "--set")
+    study = load_study("cifar10_baselines", overrides=overrides)
+    assert len(overrides) == 7
+    assert (study.resources.gpus, study.model.model_dump()["depth"], study.final.epochs) == (0, 10, 30)
+    assert len(study.seeds.search) == 3
+
+
+def test_the_ablation_on_cifar10_in_its_comments_loads() -> None:
+    overrides = commented("das_ablation", '--budget "10 cpu-seconds" --set')
+    study = load_study("das_ablation", overrides=overrides, budget="10 cpu-seconds")
+    assert len(overrides) == 6
+    assert study.training.schedule == "step"
+    assert "standard" in study.methods
+
+
+def test_baselines_do_not_search() -> None:
+    study = load_study("cifar10_baselines")
+    assert not any(isinstance(options, Das | BlackBox) for options in study.methods.values())
+    assert study.budget.steps == 1
+    assert (study.data.train_images, study.final.epochs) == (4000, 500)
 
 
 def test_a_named_space_brings_its_geometry_and_signs(minimal: str, study_file: StudyFile) -> None:

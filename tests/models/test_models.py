@@ -111,6 +111,31 @@ def test_flops_of_a_small_net_by_hand() -> None:
     assert not network.training
 
 
+@pytest.mark.parametrize("side", [8, 16, 32, 33])
+@pytest.mark.parametrize(
+    ("name", "options", "layers"),
+    [
+        ("small_cnn", {}, 4),
+        ("small_cnn", {"channels": 5}, 4),
+        ("wide_resnet", {}, 26),
+        ("wide_resnet", {"depth": 10, "width": 1}, 8),
+        ("wide_resnet", {"depth": 16, "width": 4, "dropout": 0.3}, 14),
+    ],
+)
+def test_the_closed_form_of_a_network_s_flops_is_what_torch_counts(
+    name: str, options: dict[str, Any], layers: int, side: int
+) -> None:
+    network = built(name, options)
+    arithmetic = MODELS[name].arithmetic(7, side, **options)
+    assert arithmetic.flops == forward_flops(network, torch.rand(3, side, side))
+    # Shortcuts lie beside the others.
+    kinds = (torch.nn.Conv2d, torch.nn.Linear)
+    in_a_row = [
+        module for key, module in network.named_modules() if isinstance(module, kinds) and "shortcut" not in key
+    ]
+    assert arithmetic.layers == len(in_a_row) == layers
+
+
 def test_dropout_keeps_the_mean_and_nothing_drops_in_evaluation() -> None:
     dropout = Dropout(0.3)
     ones = torch.ones(100, 400)

@@ -19,6 +19,30 @@ def dataset() -> Dataset:
     return loaded
 
 
+# Every method of the table, and what a black-box search may be told about its children.
+EVERY_METHOD: dict[str, dict[str, object] | None] = {
+    "das": None,
+    "auto_augment": None,
+    "aa_tpe": {"method": "auto_augment", "search": "tpe"},
+    "aa_random": {"method": "auto_augment", "search": "random", "halving": {"children": 3, "eta": 2}},
+    "aa_parallel": {"method": "auto_augment", "children_in_parallel": 2},
+    "rand_augment": None,
+    "ra_tpe": {"method": "rand_augment", "search": "tpe", "scale": "torchvision"},
+    "random": None,
+    "uniform": None,
+    "trivial": None,
+    "trivial_wide": {"method": "trivial", "ops": "trivial-wide"},
+    "standard": None,
+    "none": None,
+    "aa_svhn": {"method": "published", "policy": "aa-svhn"},
+}
+
+
+@pytest.fixture(scope="session")
+def every_method() -> dict[str, dict[str, object] | None]:
+    return EVERY_METHOD
+
+
 def small_study(**changes: object) -> StudyConfig:
     raw = {
         "name": "small",

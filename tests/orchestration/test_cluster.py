@@ -6,16 +6,22 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 import pytest
 
+from dastune.budget import Ledger, event_from_row
 from dastune.config import StudyConfig
 from dastune.data.classification import Dataset
-from dastune.folder import StudyFolder
+from dastune.folder import StudyFolder, read_lines
 from dastune.orchestration.grid import grid
 from dastune.orchestration.study import run
 from dastune.orchestration.trial import trial
 from dastune.policy.policy import load_policy
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 pytestmark = [
     pytest.mark.cluster,
@@ -28,8 +34,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def three_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a cluster whose head takes no trials and whose two workers take one each."""
+def three_nodes(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Cluster]":
+    """A cluster whose head takes no trials and whose two workers take one each."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
@@ -39,19 +45,19 @@ def three_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for _ in range(2):
         cluster.add_node(num_cpus=1, object_store_memory=store)
     cluster.wait_for_nodes()
-    yield cluster.address
+    yield cluster
     cluster.shutdown()
 
 
 def test_a_cluster_finds_what_one_process_finds(
-    three_nodes: str,
+    three_nodes: "Cluster",
     study_of: Callable[..., StudyConfig],
     dataset: Dataset,
     tmp_path: Path,
     folder_at: Callable[[Path], StudyFolder],
 ) -> None:
     study = study_of(seeds={"search": [0], "final": [0]})
-    result = run(study, output=tmp_path / "runs", address=three_nodes)
+    result = run(study, output=tmp_path / "runs", address=three_nodes.address)
     assert not result.missing
     tested = {row.search_id: row.test_accuracy for row in result.final_rows}
     for assignment in grid(study):
@@ -60,6 +66,55 @@ def test_a_cluster_finds_what_one_process_finds(
         policies = [load_policy(each.policy(assignment.id)) for each in (folder, result.folder)]
         assert policies[0] == policies[1]
         assert [final.test_accuracy for final in finals] == [tested[assignment.id]]
+
+
+def test_children_on_two_nodes_of_which_one_is_lost(
+    three_nodes: "Cluster",
+    study_of: Callable[..., StudyConfig],
+    dataset: Dataset,
+    tmp_path: Path,
+    folder_at: Callable[[Path], StudyFolder],
+) -> None:
+    """Two children at a time, on a node each; one node dies, a third takes its place: as if nothing had happened."""
+    three_nodes.add_node(num_cpus=1, object_store_memory=200 * 2**20)
+    several = {"method": "random", "children_in_parallel": 2}
+    study = study_of(
+        methods={"several": several},
+        space={"ops": ["identity", "rotate", "invert"], "noise": {"levels": [0]}},
+        budget={"steps": 6000},  # long enough for a checkpoint and more
+        seeds={"search": [0], "final": [0]},
+    )
+    [assignment] = grid(study)
+    alone = folder_at(tmp_path / "alone")
+    here = list(trial(study, assignment, dataset, alone))
+    folder = StudyFolder(tmp_path / "runs" / study.name)
+
+    import ray
+
+    def lose_a_node() -> None:
+        while not folder.checkpoint(assignment.id).exists():
+            if done.wait(0.1):
+                return
+        [group] = [each for each in ray.util.placement_group_table().values() if each["state"] == "CREATED"]
+        [lost] = [node for node in three_nodes.list_all_nodes() if node.node_id == group["bundles_to_node_id"][1]]
+        three_nodes.remove_node(lost, allow_graceful=False)
+
+    done = Event()
+    thread = Thread(target=lose_a_node)
+    thread.start()
+    try:
+        result = run(study, output=tmp_path / "runs", address=three_nodes.address)
+    finally:
+        done.set()
+        thread.join()
+    assert not result.missing
+    [row] = result.search_rows
+    assert (row.status, row.steps) == ("budget", here[-1].steps)
+    assert load_policy(folder.policy(assignment.id)) == load_policy(alone.policy(assignment.id))
+    scores = {child.child: child.score for report in here for child in report.children}
+    assert {child.child: child.score for child in folder.child_rows()} == scores
+    events = [event_from_row(line) for line in read_lines(folder.ledger)]
+    assert Ledger(events).charge(assignment.id).attempts == 2
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from dastune.orchestration.grid import grid
 from dastune.orchestration.study import StudyResult, resume, run
 from dastune.orchestration.trial import trial
 from dastune.policy.policy import load_policy
+from dastune.search.table import SEARCHES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning"),
@@ -35,8 +37,11 @@ StudyOf = Callable[..., StudyConfig]
 
 
 @pytest.fixture(scope="module")
-def finished(study_of: StudyOf, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, StudyResult]:
-    study = study_of(seeds={"search": [0], "final": [0]})
+def finished(
+    study_of: StudyOf, every_method: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[StudyConfig, StudyResult]:
+    study = study_of(seeds={"search": [0], "final": [0]}, methods=every_method)
+    assert {type(options) for options in study.methods.values()} == set(SEARCHES)
     return study, run(study, output=tmp_path_factory.mktemp("runs"))
 
 
@@ -45,7 +50,7 @@ def test_every_search_and_final_training_is_there_once(finished: tuple[StudyConf
     assert not result.missing
     assert not result.interrupted
     ids = {assignment.id for assignment in grid(study)}
-    assert len(ids) == 12
+    assert len(ids) == 2 * 13 + 1  # published policies have one noise level
     for path, key in ((result.folder.searches, "id"), (result.folder.finals, "search_id")):
         keys = [json.loads(line)[key] for line in path.read_text().splitlines()]
         assert sorted(keys) == sorted(ids)
@@ -65,11 +70,29 @@ def test_ray_changes_nothing(
     for assignment in grid(study):
         folder = folder_at(tmp_path / assignment.id)
         finals = []
+        children = []
         for report in trial(study, assignment, dataset, folder):
             finals += report.finals
+            children += report.children
         here, there = (load_policy(each.policy(assignment.id)) for each in (folder, result.folder))
         assert here == there
         assert [final.test_accuracy for final in finals] == [tested[assignment.id]]
+        recorded = [replace(child, seconds=0.0) for child in result.folder.child_rows(assignment.id)]
+        assert recorded == sorted((replace(child, seconds=0.0) for child in children), key=lambda child: child.child)
+
+
+def test_children_are_on_record(finished: tuple[StudyConfig, StudyResult]) -> None:
+    study, result = finished
+    rows = {row.id: row for row in result.search_rows}
+    for assignment in grid(study):
+        row, children = rows[assignment.id], result.folder.child_rows(assignment.id)
+        assert [child.child for child in sorted(children, key=lambda child: child.child)] == list(range(len(children)))
+        assert sum(child.status != "cut" for child in children) == row.children
+        scores = [child.score for child in children if child.score is not None and child.status != "cut"]
+        assert max(scores, default=None) == (row.val_accuracy if scores else None)
+        assert sum(child.seconds for child in children) <= row.charged_seconds
+    assert any(child.status == "cut" for child in result.folder.child_rows())
+    assert any(child.status == "stopped" for child in result.folder.child_rows())
 
 
 def test_the_folder_and_report_are_complete(finished: tuple[StudyConfig, StudyResult]) -> None:
@@ -98,8 +121,9 @@ def test_mlflow_holds_the_execution_its_searches_and_their_final_trainings(
     [execution] = [run for run, parent in parents.items() if parent is None]
     searches = [run for run in runs if parents[run.info.run_id] == execution]
     finals = [run for run in runs if parents[run.info.run_id] in {search.info.run_id for search in searches}]
-    assert len(searches) == len(finals) == 12
-    assert len(runs) == 1 + 12 + 12
+    count = len(grid(study))
+    assert len(searches) == len(finals) == count
+    assert len(runs) == 1 + 2 * count
     assert {run.info.status for run in runs} == {"FINISHED"}
     tested = {row.search_id: row.test_accuracy for row in result.final_rows}
     names = {search.info.run_id: search.info.run_name for search in searches}
@@ -110,6 +134,7 @@ def test_mlflow_holds_the_execution_its_searches_and_their_final_trainings(
     for search in searches:
         assert search.data.params["method"] in study.methods
         assert client.list_artifacts(search.info.run_id, "policy")
+        assert ("external" in search.data.tags) == (search.data.params["method"] == "aa_svhn")
     assert "report/index.html" in {artifact.path for artifact in client.list_artifacts(execution, "report")}
 
 

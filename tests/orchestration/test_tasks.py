@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from dastune.augment.standard import StandardAugmentation
 from dastune.config import StudyConfig
 from dastune.data.classification import Dataset
 from dastune.orchestration import setting
@@ -35,3 +36,11 @@ def test_searches_and_final_trainings_have_their_own_recipe(
     task = setting.final_task(study, assignment, dataset, CPU)
     assert task.recipe == Recipe(30, 0.3, 0.5, 0.2, "step", 5)
     assert task.precision == "float32"
+
+
+def test_only_none_goes_without_standard_augmentation(study_of: Callable[..., StudyConfig], dataset: Dataset) -> None:
+    methods = {"none": None, "standard": None, "trivial": None}
+    study = study_of(methods=methods, standard={"crop_px": 2, "flip": True})
+    standard = {label: setting.final_task(study, Assignment(label, 0, 0), dataset, CPU).standard for label in methods}
+    assert standard["none"] == StandardAugmentation()
+    assert standard["standard"] == standard["trivial"] == StandardAugmentation(crop_px=2, flip=True)

@@ -12,14 +12,17 @@ import pytest
 from dastune.budget import Ledger, LedgerEvent, event_from_row
 from dastune.config import StudyConfig
 from dastune.data.classification import Dataset
-from dastune.folder import StudyFolder, append_line, read_lines
+from dastune.folder import ChildRow, StudyFolder, append_line, read_lines
 from dastune.orchestration import trial as trial_module
+from dastune.orchestration.crew import ChildServer, WorkerLostError
 from dastune.orchestration.grid import Assignment, grid
 from dastune.orchestration.reports import Report
+from dastune.orchestration.setting import child_server
 from dastune.orchestration.trial import trial
 from dastune.policy.policy import Policy, load_policy, load_policy_file
+from dastune.search.auto_augment import AutoAugmentProposer
 from dastune.search.black_box import BlackBoxSearch
-from dastune.search.random_policies import RandomProposer
+from dastune.search.search import SearchProgress
 
 
 class TickingClock:
@@ -41,6 +44,7 @@ def write(folder: StudyFolder, report: Report) -> None:
         folder.add_search(report.row)
     for final in report.finals:
         folder.add_final(final)
+    folder.add_children(report.children)
 
 
 def new_folder(root: Path) -> StudyFolder:
@@ -58,15 +62,19 @@ def run(reports: Iterator[Report], folder: StudyFolder) -> list[Report]:
     return heard
 
 
-def outcome(folder: StudyFolder, assignment: Assignment) -> tuple[Policy, float | None, int, list[tuple[int, float]]]:
+def outcome(
+    folder: StudyFolder, assignment: Assignment
+) -> tuple[Policy, float | None, int, list[tuple[int, float]], list[ChildRow]]:
     [row] = [row for row in folder.search_rows() if row.id == assignment.id]
     finals = sorted((final.train_seed, final.test_accuracy) for final in folder.final_rows())
-    return load_policy(folder.policy(assignment.id)), row.val_accuracy, row.steps, finals
+    children = [replace(child, seconds=0.0) for child in folder.child_rows(assignment.id)]
+    return load_policy(folder.policy(assignment.id)), row.val_accuracy, row.steps, finals, children
 
 
 StudyOf = Callable[..., StudyConfig]
 
 METHODS = ("das", "auto_augment", "rand_augment", "random", "trivial", "none")
+SEVERAL = {"method": "random", "children_in_parallel": 2, "halving": {"children": 4, "eta": 2}}
 
 
 @pytest.mark.parametrize("label", METHODS)
@@ -132,11 +140,19 @@ def test_seeds_differ(study_of: StudyOf, study: StudyConfig, dataset: Dataset, t
     assert folders[0].final_rows()[0].test_loss != folders[1].final_rows()[0].test_loss
 
 
-@pytest.mark.parametrize("label", ["das", "auto_augment", "rand_augment", "random"])
+@pytest.mark.parametrize("label", ["das", "auto_augment", "rand_augment", "random", "several"])
 @pytest.mark.parametrize("killed_after", [1, 5, 9, 14, 17])
 def test_a_killed_trial_goes_on_from_its_checkpoint(
-    label: str, killed_after: int, study: StudyConfig, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    label: str,
+    killed_after: int,
+    study_of: StudyOf,
+    study: StudyConfig,
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if label == "several":
+        study = study_of(methods={"several": SEVERAL}, budget={"steps": 20})
     assignment = Assignment(label, 2, 0)
     unbroken, broken = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
     run(trial(study, assignment, dataset, unbroken), unbroken)
@@ -172,6 +188,96 @@ def test_a_killed_search_is_charged_like_an_unbroken_one(
     # One batch-sized unit over the budget at most: with this clock a handful of ticks, a checkpoint included.
     assert 60 <= row.charged_seconds <= 60 + 15
     assert row.held_seconds > row.charged_seconds
+
+
+def test_the_time_of_a_child_is_what_its_steps_were_charged(
+    study_of: StudyOf, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that moves in steps of the search only: each child has a second for each of them."""
+    seconds = []
+    step = BlackBoxSearch.step
+    for parallel in (1, 2):
+        now = [0.0]
+
+        def timed(self: BlackBoxSearch, spent: float, now: list[float] = now) -> SearchProgress:
+            now[0] += 1.0
+            return step(self, spent)
+
+        methods = {"random": {"children_in_parallel": parallel}}
+        study = study_of(methods=methods, budget={"cpu_hours": 21 / 3600})
+        folder = new_folder(tmp_path / str(parallel))
+        with monkeypatch.context() as patched:
+            patched.setattr(BlackBoxSearch, "step", timed)
+            run(trial(study, Assignment("random", 0, 0), dataset, folder, clock=lambda now=now: now[0]), folder)
+        rows = folder.child_rows()
+        seconds.append([(row.seconds, row.epochs, row.status) for row in rows])
+        assert sum(row.seconds for row in rows) == folder.search_rows()[0].charged_seconds == 21
+    # A child is 2 epochs of 2 batches and an evaluation: 5 steps; two at a time share them.
+    assert seconds[0] == [(5.0, 2.0, "scored")] * 4 + [(1.0, 0.5, "cut")]
+    assert seconds[1] == [(2.5, 2.0, "scored")] * 8 + [(0.5, 0.5, "cut")] * 2
+
+
+def test_a_diverged_child_is_a_line_for_people_and_scores_nothing(
+    study_of: StudyOf, dataset: Dataset, root: Path
+) -> None:
+    training = {"batch_size": 20, "child_epochs": 10, "learning_rate": 1e9}
+    study, folder = study_of(training=training, budget={"steps": 20}), new_folder(root)
+    notes = [
+        note
+        for report in run(trial(study, Assignment("random", 0, 0), dataset, folder), folder)
+        for note in report.notes
+    ]
+    first = folder.child_rows()[0]
+    assert (first.status, first.score) == ("diverged", 0.0)
+    assert (
+        notes[0]
+        == f"random-n0-s0: child 0 diverged: after {first.epochs:.3g} epochs its loss was not finite, and it scores 0"
+    )
+
+
+class Gone:
+    """A worker whose process is gone."""
+
+    def call(self, method: str, *arguments: Any) -> Callable[[], Any]:
+        raise WorkerLostError("planted")
+
+
+def test_a_lost_worker_is_no_fault_of_the_method(study_of: StudyOf, dataset: Dataset, root: Path) -> None:
+    study, folder = study_of(methods={"several": SEVERAL}), new_folder(root)
+    with pytest.raises(WorkerLostError):
+        run(trial(study, Assignment("several", 0, 0), dataset, folder, workers=[Gone()]), folder)
+    assert folder.search_rows() == []
+    run(trial(study, Assignment("several", 0, 0), dataset, folder), folder)
+    assert folder.search_rows()[0].status == "budget"
+
+
+def test_a_search_with_workers_is_charged_for_all_and_leaves_the_final_trainings(
+    study_of: StudyOf, dataset: Dataset, root: Path
+) -> None:
+    study = study_of(methods={"several": SEVERAL}, budget={"cpu_hours": 200 / 3600})
+    folder, clock, assignment = new_folder(root), TickingClock(), Assignment("several", 0, 0)
+    servers = [child_server(study, assignment, dataset) for _ in range(3)]
+    reports = run(
+        trial(study, assignment, dataset, folder, workers=[Here(each) for each in servers], clock=clock), folder
+    )
+    [row] = folder.search_rows()
+    assert 200 <= row.charged_seconds <= 200 + 4 * 10
+    assert row.held_seconds <= 4 * clock.now
+    assert reports[-1].stage == "ended"
+    assert folder.final_rows() == []
+    run(trial(study, assignment, dataset, folder), folder)
+    assert len(folder.final_rows()) == 2
+    assert folder.search_rows() == [row]
+
+
+class Here:
+    """A worker in this process."""
+
+    def __init__(self, server: ChildServer) -> None:
+        self._server = server
+
+    def call(self, method: str, *arguments: Any) -> Callable[[], Any]:
+        return lambda: getattr(self._server, method)(*arguments)
 
 
 def events(folder: StudyFolder) -> list[LedgerEvent]:
@@ -283,11 +389,11 @@ def test_a_failing_method_is_a_failed_row_with_its_traceback(
 ) -> None:
     folder, assignment = new_folder(root), Assignment("random", 0, 0)
 
-    def broken(self: RandomProposer, policy: Policy, score: float) -> None:
+    def broken(self: AutoAugmentProposer, policy: Policy, score: float) -> None:
         raise ZeroDivisionError("planted")
 
     with monkeypatch.context() as patched:
-        patched.setattr(RandomProposer, "tell", broken)
+        patched.setattr(AutoAugmentProposer, "tell", broken)
         reports = run(trial(study, assignment, dataset, folder), folder)
     assert reports[-1].error == "ZeroDivisionError: planted"
     [row] = folder.search_rows()

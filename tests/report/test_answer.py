@@ -61,6 +61,25 @@ def test_labels_of_controls_come_from_the_study(final_row):
     assert ", das reaches" in answer(rows, {"luck": "random"}).findings[0]
 
 
+def test_published_policies_are_neither_rivals_nor_controls(final_row):
+    own = made(final_row, {"das": [0.9, 0.91], "random": [0.89, 0.9]})
+    theirs = made(final_row, {"theirs": [0.99, 0.99]}) + made(final_row, {"theirs": [0.98, 0.98]}, level=0)
+    kinds = {"theirs": "published"}
+    assert answer(cells([], own + theirs), kinds) == answer(cells([], own))
+    assert "theirs" in str(answer(cells([], own + theirs)))
+    only = answer(cells([], theirs), kinds)
+    assert only.findings == ("Only published policies, found elsewhere, have final trainings; nothing is compared.",)
+    controls = answer(cells([], made(final_row, {"none": [0.9]}) + theirs), kinds)
+    assert "Only controls" in controls.findings[0]
+
+
+@pytest.mark.parametrize("control", ["none", "standard", "uniform", "trivial", "random"])
+def test_controls_are_what_a_search_is_held_against(final_row, control):
+    found = answer(cells([], made(final_row, {"das": [0.9, 0.9], control: [0.95, 0.95]})))
+    assert "das reaches" in found.findings[0]
+    assert f"-5.0 points (-5.0 to -5.0) from {control}" in found.findings[1]
+
+
 @pytest.mark.parametrize(("methods", "text"), [({}, "nothing to compare"), ({"none": [0.9]}, "Only controls")])
 def test_nothing_to_say(final_row, methods, text):
     assert text in answer(cells([], made(final_row, methods))).findings[0]

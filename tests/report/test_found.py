@@ -11,7 +11,7 @@ from dastune.report.found import Spread, agreement, entropy, findings, total_var
 from dastune.report.page import write_report
 from dastune.report.plan import read_plan
 from dastune.report.stats import cells
-from dastune.report.tables import DEFINITIONS, found_rows, markdown, table_frame
+from dastune.report.tables import DEFINITIONS, few_children, found_rows, markdown, table_frame
 
 OPS = (
     "[{op: identity}, {op: rotate}, {op: invert}], noise: {levels: [0, 1], ops: [{op: constant}, {op: pixel_shuffle}]}"
@@ -46,7 +46,11 @@ def folder(tmp_path, search_row, final_row):
             noise = 0.25 if method == "das" and seed == 0 else 0.0
             summary = {"tau_entropy": 1.0 + seed, "tau_from_start": 0.5} if method == "das" else {}
             row = replace(
-                search_row(method, level, seed), noise_mass=noise, uniform_noise_share=level / 4, summary=summary
+                search_row(method, level, seed),
+                noise_mass=noise,
+                uniform_noise_share=level / 4,
+                summary=summary,
+                children=0,
             )
             folder.add_search(row)
             folder.add_final(final_row(0.9, method, level, seed))
@@ -140,6 +144,32 @@ def test_tables_hold_them(folder):
     assert list(frame["agreement"]) == [result.agreement for result in results]
     assert list(frame["entropy_mean"]) == [result.entropy.mean for result in results]
     assert frame["tau_entropy_mean"].isna().tolist() == [False, True, True]
+
+
+def test_children_are_counted_and_few_of_them_told(folder, search_row):
+    rows = folder.search_rows()
+    assert few_children(findings(folder, rows, None)) == ""
+    tried = {"aa": [19, 20, 20], "enough": [20, 20, 20], "grid": [4, 4, 4], "short": [0, 0, 0]}
+    for method, counts in tried.items():
+        for seed, count in enumerate(counts):
+            status = "done" if method == "grid" else "budget"
+            summary = {"children": float(count)}
+            row = replace(search_row(method, 1, seed), children=count, status=status, summary=summary)
+            folder.add_search(row)
+            write_atomic(folder.root / row.policy, policy_text(POLICIES[seed], {}))
+    results = found(folder)
+    means = {result.method: result.children for result in results if result.noise_level == 1}
+    assert means == {"das": None, "none": None, "aa": pytest.approx(59 / 3), "enough": 20, "grid": 4, "short": 0}
+    at_0, at_1 = ([result for result in results if result.noise_level == level] for level in (0, 1))
+    assert "children" not in found_rows(at_0)[0]
+    assert [row[-1] for row in found_rows(at_1)] == ["children", "-", "-", "19.7", "20.0", "4.0", "0.0"]
+    assert few_children(results).startswith(
+        "Fewer than 20 children a search: aa 19.7 at 1 noise op, short 0.0 at 1 noise op. "
+    )
+    for text in (write_report(folder).read_text(), (folder.report / "tables.md").read_text()):
+        assert text.count(few_children(results)) == 1
+    frame = table_frame(cells(folder.search_rows(), []), results)
+    assert frame["children_mean"].tolist()[-4:] == [pytest.approx(59 / 3), 20, 4, 0]
 
 
 def test_the_page_shows_them_with_what_they_mean(folder):

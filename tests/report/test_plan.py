@@ -23,6 +23,22 @@ def test_plan(study):
     assert len(plan.finals) == 8
 
 
+def test_kinds_tell_controls_and_published_policies(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "methods: {luck: {method: auto_augment, search: random}, aa: {method: auto_augment, search: tpe},\n"
+        "  auto_augment: {}, theirs: {method: published, policy: aa-svhn}}\n"
+        "space: {noise: {levels: [8, 0]}}\n"
+        "seeds: {search: [3, 4], final: [0]}\n"
+    )
+    plan = read_plan(path)
+    assert plan.methods == {"luck": "random", "aa": "auto_augment", "auto_augment": "auto_augment",
+                            "theirs": "published"}  # fmt: skip
+    assert plan.published == {"theirs": "aa-svhn"}
+    assert [search for search in plan.searches if "theirs" in search] == ["theirs-n8-s3", "theirs-n8-s4"]
+    assert len(plan.searches) == 3 * 4 + 2
+
+
 @pytest.mark.parametrize("text", ["", "[1]", "a: [", "methods: 3", "methods: {das: {}}\nspace: {noise: 4}", "\x00"])
 def test_a_study_that_does_not_say(tmp_path, text):
     (tmp_path / "study.yaml").write_text(text)

@@ -35,8 +35,8 @@ def loop_log_probability(controller: Controller, decisions: list[int]) -> tuple[
     token, log_probabilities, entropies = 0, [], []
     for position, decision in enumerate(decisions):
         kind = position % len(controller.sizes)
-        gates = weights["lstm.weight_ih"] @ weights["embedding.weight"][token] + weights["lstm.bias_ih"]
-        gates = gates + weights["lstm.weight_hh"] @ hidden + weights["lstm.bias_hh"]
+        gates = weights["lstm.weight_ih_l0"] @ weights["embedding.weight"][token] + weights["lstm.bias_ih_l0"]
+        gates = gates + weights["lstm.weight_hh_l0"] @ hidden + weights["lstm.bias_hh_l0"]
         i, f, g, o = gates.chunk(4)
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         hidden = o.sigmoid() * cell.tanh()
@@ -77,6 +77,16 @@ def test_log_probabilities_match_a_plain_loop(make: Callable[[], Controller]) ->
     expected = [loop_log_probability(controller, decisions) for decisions in decisions_BT.tolist()]
     torch.testing.assert_close(log_probability_BT, torch.tensor([pair[0] for pair in expected]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(entropy_BT, torch.tensor([pair[1] for pair in expected]), rtol=1e-4, atol=1e-5)
+
+
+def test_thirty_log_probabilities_sum_to_that_of_the_sequence() -> None:
+    controller = Controller((16, 11, 10), 10, seeded())
+    (decisions_T,) = controller.sample(1, seeded(1))
+    log_probabilities, _ = loop_log_probability(controller, decisions_T.tolist())
+    assert len(log_probabilities) == 30
+    probability = math.prod(map(math.exp, log_probabilities))
+    log_probability_BT, _ = controller.log_probabilities(decisions_T[None])
+    assert float(log_probability_BT.detach().double().sum().exp()) == pytest.approx(probability, rel=1e-4)
 
 
 def test_probabilities_of_all_sequences_sum_to_one() -> None:

@@ -164,6 +164,51 @@ def test_two_studies_of_one_name_in_one_store_stay_apart(tmp_path: Path, study: 
     assert study.rows()["runs"] == 4
 
 
+@pytest.mark.filterwarnings("ignore:For backward compatibility:pandas.errors.Pandas4Warning")  # log_table's
+def test_a_table_is_what_mlflow_logs_and_sent_twice_not_doubled(
+    study: "Study", monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    columns = ["child", "score", "status", "policy"]
+    rows = [[0, 0.75, "scored", '{"kind": "stages", "n": [1, "\\u00e4"]}'], [1, None, "cut", "[]"]]
+    path = study.folder.children_table("a")
+    path.parent.mkdir()
+    path.write_text(json.dumps({"columns": columns, "data": rows}))
+    tracker = study.open()
+    tracker.search("a", "a", {}, {})
+    tracker.table("a", path, "children.json")
+    study.send_all(tracker)
+    study.rewind(1)
+    study.send_all()
+
+    client, run = study.client(), study.runs()["a"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(study.folder, None))  # load_table asks for it
+    loaded = client.load_table(run.info.experiment_id, "children.json", [run.info.run_id])
+    assert list(loaded.columns) == columns
+    assert loaded.astype(object).where(loaded.notna(), None).to_numpy().tolist() == rows
+
+    twin = client.create_run(run.info.experiment_id).info.run_id
+    client.log_table(twin, {column: [row[i] for row in rows] for i, column in enumerate(columns)}, "children.json")
+    tables = [
+        json.loads(Path(client.download_artifacts(each, "children.json", str(tmp_path))).read_text())
+        for each in (run.info.run_id, twin)
+    ]
+    assert tables[0] == tables[1]
+    tag = "mlflow.loggedArtifacts"
+    assert json.loads(run.data.tags[tag]) == json.loads(client.get_run(twin).data.tags[tag])
+
+
+def test_a_second_table_leaves_the_first_one_known(study: "Study") -> None:
+    path = study.folder.root / "table.json"
+    path.write_text('{"columns": ["x"], "data": [[1]]}')
+    tracker = study.open()
+    tracker.search("a", "a", {}, {})
+    for name in ("one.json", "other.json", "one.json"):
+        tracker.table("a", path, name)
+    study.send_all(tracker)
+    tables = json.loads(study.runs()["a"].data.tags["mlflow.loggedArtifacts"])
+    assert tables == [{"path": "one.json", "type": "table"}, {"path": "other.json", "type": "table"}]
+
+
 def test_an_event_that_the_store_refuses_holds_up_nothing(study: "Study") -> None:
     warnings: list[str] = []
     tracker = study.open(warn=warnings.append)

@@ -33,8 +33,9 @@ def test_methods_pair_by_their_seeds(make_task: MakeTask) -> None:
     def weights_and_order(policy: Policy, search_seed: int, train_seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         final = started(task, policy, search_seed, train_seed)
         weights = torch.cat([parameter.detach().flatten() for parameter in final.training.network.parameters()])
-        final.step()
-        return weights, final.state_dict()["training"]["batches"]["order"]
+        while not final.training.done:
+            final.step()
+        return weights, final.state_dict()["training"]["batches"]["order"]["order"]
 
     weights, order = weights_and_order(NO_AUGMENTATION, 1, 2)
     for policy, search_seed, train_seed, paired in (

@@ -1,17 +1,22 @@
 """Batches, Training and Evaluation: what they visit, that they resume unnoticed, and accuracy computed directly."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F  # noqa: N812
 
+from dastune.augment.policies import PolicyTransform
 from dastune.augment.standard import StandardAugmentation
+from dastune.data.classification import Images
 from dastune.ops.table import OPS
 from dastune.policy.policy import NO_AUGMENTATION, Choice, Policy, Stages, Step, SubPolicies, SubPolicy
+from dastune.seeds import generator
 from dastune.training import loop
-from dastune.training.loop import Batches, Evaluation, Task, Training
+from dastune.training.loop import AugmentedBatches, Batches, Evaluation, Task, Training
 from dastune.training.precision import Precision
 
 MakeTask = Callable[..., Task]
@@ -77,6 +82,97 @@ def test_batches_resume_anywhere(drawn: int, through_a_file: Through) -> None:
         assert torch.equal(first.draw(), second.draw())
 
 
+# Augmented batches.
+
+BATCH_PIXELS = 20 * 8 * 8
+
+
+class CountedImages(Images):
+    """Images that say how many of them were asked for each time."""
+
+    def __init__(self, images: Images) -> None:
+        vars(self).update(vars(images))
+        self.asked: list[int] = []
+
+    def batch(self, positions_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.asked.append(len(positions_B))
+        return super().batch(positions_B)
+
+
+def counted(task: Task) -> tuple[Task, list[int]]:
+    images = CountedImages(task.train)
+    return replace(task, train=images), images.asked
+
+
+def test_a_group_is_augmented_as_one_batch_of_all(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "GROUP_PIXELS", 2 * BATCH_PIXELS)
+    task = make_task()
+    batches, order, random = (
+        AugmentedBatches(task, every_op(), seed=4),
+        Batches(60, 20, seed=4),
+        generator(4, "augmentation"),
+    )
+    policy = PolicyTransform(every_op(), random)
+    for wanted in (7, 5, 3, 1):
+        count = min(wanted, 2)
+        images, labels = task.train.batch(torch.cat([order.draw() for _ in range(count)]))
+        images = task.standard.after_policy(policy(task.standard.before_policy(images, random)), random)
+        for batch in range(count):
+            rows = slice(20 * batch, 20 * batch + 20)
+            drawn, drawn_labels = batches.draw(wanted - batch)
+            assert torch.equal(drawn, images[rows])
+            assert torch.equal(drawn_labels, labels[rows])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "groups"), [(1, [1] * 9), (3 * BATCH_PIXELS, [3] * 3), (4.9 * BATCH_PIXELS, [4, 4, 1])]
+)
+def test_batches_are_made_so_many_at_once_and_none_beyond_the_end(
+    pixels: float, groups: list[int], make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "GROUP_PIXELS", int(pixels))
+    task, asked = counted(make_task())
+    training = Training(task, NO_AUGMENTATION, 3, seed=0)
+    asked.clear()
+    after(training, 9)
+    assert training.done
+    assert asked == [20 * count for count in groups]
+
+
+def test_no_batches_are_made_beyond_where_a_training_may_be_left(make_task: MakeTask) -> None:
+    task, asked = counted(make_task())
+    training = Training(task, every_op(), 3, seed=0)
+    asked.clear()
+    for until in (2, 7, None):
+        while training.steps < (until or 9):
+            training.step(until)
+    assert asked == [20 * 2, 20 * 5, 20 * 2]
+
+
+@pytest.mark.parametrize("taken", range(10))
+def test_trainings_resume_amid_a_group(
+    taken: int, make_task: MakeTask, through_a_file: Through, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "GROUP_PIXELS", 4 * BATCH_PIXELS)
+    unbroken, first, second = (Training(make_task(), every_op(), 3, seed) for seed in (0, 0, 1))
+    losses = after(unbroken, 9)
+    assert after(first, taken) == losses[:taken]
+    after(second, 2)  # whoever takes a state may be amid a group of its own
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert same(second.state_dict(), first.state_dict())
+    assert after(second, 9 - taken) == losses[taken:]
+    assert same(second.state_dict(), unbroken.state_dict())
+
+
+def test_a_group_that_ended_early_resumes_as_it_was(make_task: MakeTask, through_a_file: Through) -> None:
+    first, second = (Training(make_task(), every_op(), 3, seed) for seed in (0, 1))
+    losses = [float(first.step(until=4)) for _ in range(3)]
+    state = through_a_file(first.state_dict())
+    losses += after(first, 6)
+    second.load_state_dict(state)
+    assert after(second, 6) == losses[3:]
+
+
 # Training.
 
 
@@ -135,6 +231,7 @@ def test_training_ends_after_its_epochs_and_learns(make_task: MakeTask) -> None:
     while not training.done:
         losses.append(float(training.step()))
     assert len(losses) == training.steps == training.total_steps == 90
+    assert training.steps_per_epoch == 3
     assert sum(losses[-3:]) < 0.2 * sum(losses[:3])
 
 
@@ -180,6 +277,30 @@ def test_accuracy_and_loss_are_those_computed_directly(
     resumed.step()
     resumed.step()
     assert (resumed.accuracy, resumed.loss) == (evaluation.accuracy, evaluation.loss)
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_an_evaluation_has_no_graph(precision: Precision, make_task: MakeTask) -> None:
+    task = make_task(precision=precision)
+    network = task.new_network(0)
+    outputs: list[torch.Tensor] = []
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    evaluation = Evaluation(task, network)
+    for module in network.modules():
+        module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        evaluation.step()
+        assert outputs
+        assert not any(output.requires_grad for output in outputs)
+        assert not kept
+        network(task.normalise(task.held_out.batch(torch.arange(2))[0]))  # the hooks would have noticed
+    assert outputs[-1].requires_grad
+    assert kept
 
 
 def test_a_state_of_an_evaluation_does_not_change_afterwards(
