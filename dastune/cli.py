@@ -235,17 +235,17 @@ def _finish(result: "StudyResult") -> None:
     """Print the table and where everything is; leave with 1 if something is missing, 130 after Ctrl-C."""
     from rich.console import Console
 
-    from dastune.report.plan import read_plan
     from dastune.report.stats import cells
     from dastune.report.tables import console as table
 
     rows = cells(list(result.search_rows), list(result.final_rows))
     if rows:
-        Console().print(table(rows, read_plan(result.folder.study)))
+        Console().print(table(rows, result.plan))
     root = result.folder.root
     shown = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
     typer.echo(f"report   {shown / 'report' / 'index.html'}")
-    typer.echo(f"figure   {shown / 'report' / 'figure9.png'}")
+    if (root / "report" / "figure9.png").exists():  # published policies alone make no figure
+        typer.echo(f"figure   {shown / 'report' / 'figure9.png'}")
     typer.echo(f"MLflow   dastune ui {shown}")
     if result.undelivered:
         typer.echo(f"{result.undelivered} records are not in MLflow yet; dastune resume {shown} sends them", err=True)

@@ -5,20 +5,9 @@ from collections.abc import Iterator
 import yaml
 
 from dastune.config import StudyConfig
-from dastune.config.study import (
-    BlackBox,
-    NoAugmentation,
-    Published,
-    RandAugment,
-    StandardOnly,
-    Trivial,
-    Uniform,
-)
+from dastune.config.study import BlackBox, Das, Published
 from dastune.policy.space import SpaceOp
-from dastune.training.estimate import Children, children, device_of
-
-WITHOUT_SEARCH = (Trivial, Uniform, StandardOnly, NoAugmentation, Published)
-FEW_CHILDREN = 20  # fewer tell a search little of its space
+from dastune.training.estimate import FEW_CHILDREN, Fit, device_of, fit
 
 
 def plan_text(study: StudyConfig) -> str:
@@ -29,18 +18,19 @@ def plan_text(study: StudyConfig) -> str:
 def _grid(study: StudyConfig) -> Iterator[str]:
     levels, seeds = len(study.space.noise.levels), len(study.seeds.search)
     searches = {label: seeds * _levels(study, label) for label in study.methods}
-    controls = [label for label, options in study.methods.items() if isinstance(options, WITHOUT_SEARCH)]
+    controls = [label for label, options in study.methods.items() if not isinstance(options, Das | BlackBox)]
     budgeted = sum(count for label, count in searches.items() if label not in controls)
     published = sum(isinstance(options, Published) for options in study.methods.values())
+    compared = len(study.methods) - published
     total = sum(searches.values())
-    parts = [f"{len(study.methods) - published} methods x {levels} noise levels x {seeds} seeds"]
+    parts = [f"{compared} methods x {levels} noise levels x {seeds} seeds"] if compared else []
     if published:
         parts.append(f"{published} published x {seeds} seeds")
     yield f"{study.name}: {total} searches = {' + '.join(parts)}"
     yield f"methods         {', '.join(study.methods)}"
     if study.data.shift:
         yield f"shift           {_shift(study)}; for validation and test images only"
-    for level in study.space.noise.levels:
+    for level in study.space.noise.levels if compared else ():
         space = study.space.at_level(level)
         yield f"noise level {level:<3} {len(space)} ops, {100 * space.uniform_noise_share:.0f} % of them noise"
     if budgeted:
@@ -68,12 +58,11 @@ def _children(study: StudyConfig) -> Iterator[str]:
     for label, options in study.methods.items():
         if not isinstance(options, BlackBox):
             continue
-        found = children(study, options)
+        found = fit(study, options)
         guessed |= found.seconds is not None
-        points = _grid_points(options)
-        yield f"children        {label}: {_count(found, options, points)}, {_each(found, options)}"
-        if found.count < min(FEW_CHILDREN, points or FEW_CHILDREN):
-            warnings.append(f"warning         {label}: {_advice(study, options)}")
+        yield f"children        {label}: {_count(found, options)}, {_each(study, found, options)}"
+        if found.children < min(FEW_CHILDREN, found.points or FEW_CHILDREN):
+            warnings.append(f"warning         {label}: {_advice(study, found, options)}")
     if guessed:
         device = device_of(study)
         yield (
@@ -83,28 +72,22 @@ def _children(study: StudyConfig) -> Iterator[str]:
     yield from warnings
 
 
-def _grid_points(options: BlackBox) -> int | None:
-    """Return how many points a grid has that is walked once; None for a search that goes on for ever."""
-    if isinstance(options, RandAugment) and options.search == "grid":
-        return len(options.n) * len(options.m)
-    return None
-
-
-def _count(found: Children, options: BlackBox, points: int | None) -> str:
-    """Return how many children there are, in words; `points` is the size of a grid."""
-    if points is not None and found.count >= points:
-        return f"its grid of {points:,} points fits"
+def _count(found: Fit, options: BlackBox) -> str:
+    """Return how many children there are, in words."""
+    if found.children == found.points:
+        return f"its grid of {found.points:,} points fits"
     guessed = found.seconds is not None
-    count = int(float(f"{found.count:.2g}")) if guessed else found.count
-    of = "a search" if points is None else f"of the {points:,} points of its grid"
+    count = int(float(f"{found.children:.2g}")) if guessed else found.children
+    of = "a search" if found.points is None else f"of the {found.points:,} points of its grid"
     return f"{'about ' if guessed or options.halving else ''}{count:,} {of}"
 
 
-def _each(found: Children, options: BlackBox) -> str:
-    """Return what a child costs, in words."""
+def _each(study: StudyConfig, found: Fit, options: BlackBox) -> str:
+    """Return what a child costs, and on what devices a search trains several, in words."""
     cost = f"{found.steps:,.4g} steps" if found.seconds is None else f"{_time(found.seconds)}"
     mean = " on average" if options.halving else ""
-    parallel = f", {options.children_in_parallel} at a time" if options.children_in_parallel > 1 else ""
+    at_a_time = options.children_in_parallel
+    parallel = f", {at_a_time} at a time, on {at_a_time} x {_devices(study)}" if at_a_time > 1 else ""
     return f"{cost} each{mean}{parallel}"
 
 
@@ -112,16 +95,18 @@ def _time(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 99 else f"{seconds / 60:,.3g} min"
 
 
-def _advice(study: StudyConfig, options: BlackBox) -> str:
+def _advice(study: StudyConfig, found: Fit, options: BlackBox) -> str:
     """Return what to change where children are few."""
-    changes = ["a larger budget", f"fewer training.child_epochs (now {study.training.child_epochs})"]
-    if options.halving is None:
-        changes.append("halving")
-    grid = _grid_points(options) is not None
-    if grid:
-        changes.append("fewer points in n and m")
+    epochs, grid = study.training.child_epochs, found.points is not None
+    possible = {
+        "a larger budget": True,
+        f"fewer training.child_epochs (now {epochs})": epochs > 1,
+        "halving": options.halving is None,
+        "fewer points in n and m": grid and found.points != 1,
+    }
+    *changes, last = (change for change, helps in possible.items() if helps)
     what = "its grid is not walked to the end" if grid else "so few children show little"
-    return f"{what}; consider {', '.join(changes[:-1])} or {changes[-1]}"
+    return f"{what}; consider {', '.join(changes)}{' or ' * bool(changes)}{last}"
 
 
 def _shift(study: StudyConfig) -> str:

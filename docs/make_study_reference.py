@@ -88,7 +88,9 @@ together all are trained for an eighth of `child_epochs` and validated, the bett
 to a half, and one to the end. Together they take 2.5 whole trainings instead of 8. The search hears of each child the
 validation accuracy that it had when it ended. Those that ended early have lower ones for their age alone; and a short
 training does not reward what a long one does: policies that distort little look good early. Hence it is off unless a
-study asks for it. With both, n of the children that compete are trained at the same time.
+study asks for it. Children that wait for their turn stay in the device's memory and in every checkpoint, so that few
+are better than many where networks are large. With both, n of the children that compete are trained at the same time;
+all of a round are proposed before any of them has a score, whatever `controller_batch` is.
 """
 
 # Of a field's value; fields that are not here have none, or have it in their type.

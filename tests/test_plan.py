@@ -13,7 +13,7 @@ from dastune.plan import plan_text
 from dastune.policy.policy import NO_AUGMENTATION, Policy
 from dastune.search.black_box import BlackBoxSearch
 from dastune.search.child import Advance
-from dastune.training.estimate import CPU_SLOT, GPU, Children, children, rung_steps
+from dastune.training.estimate import CPU_SLOT, GPU, Fit, fit, rung_steps
 
 
 def digits(*overrides: str) -> StudyConfig:
@@ -29,10 +29,10 @@ def searching(**options: Any) -> str:
     return "methods={auto_augment: {" + ", ".join(f"{key}: {value}" for key, value in options.items()) + "}}"
 
 
-def fitting(study: StudyConfig) -> Children:
-    options = study.methods["auto_augment"]
+def fitting(study: StudyConfig) -> Fit:
+    [options] = study.methods.values()
     assert isinstance(options, BlackBox)
-    return children(study, options)
+    return fit(study, options)
 
 
 def steps(count: int) -> str:
@@ -82,12 +82,13 @@ def test_children_that_end_early_take_the_mean_of_their_rungs() -> None:
 
 
 class Instant:
-    """A crew whose children train in no time, and a proposer that never ends."""
+    """A crew whose children train in no time, and a proposer of as many policies as there are `points`, or for ever."""
 
     space_size_log10, keep = 0.0, 1
 
-    def __init__(self) -> None:
+    def __init__(self, points: int | None = None) -> None:
         self.steps: dict[int, int] = {}
+        self.left = points
 
     def begin(self, child: int, policy: Policy, state: Mapping[str, Any] | None = None) -> None:
         self.steps[child] = 0
@@ -104,22 +105,26 @@ class Instant:
     def end(self, child: int) -> None:
         del self.steps[child]
 
-    def ask(self) -> Policy:
+    def ask(self) -> Policy | None:
+        if self.left is not None:
+            self.left -= 1
+            return NO_AUGMENTATION if self.left >= 0 else None
         return NO_AUGMENTATION
 
     def tell(self, policy: Policy, score: float) -> None:
         pass
 
 
-def ended(options: BlackBox, budget: int) -> float:
-    """Return how many children a search ends within a budget in steps; a child is 60 steps."""
-    instant: Any = Instant()
+def ended(options: BlackBox, budget: int, points: int | None = None, epochs: int = 20) -> float:
+    """Return how many children a search ends within a budget in steps; an epoch of a child is 3 steps."""
+    instant: Any = Instant(points)
     task: Any = SimpleNamespace(train=range(150), recipe=SimpleNamespace(batch_size=50))
     parallel, halving = options.children_in_parallel, options.halving
-    search = BlackBoxSearch(task, instant, instant, 20, parallel=parallel, halving=halving)
-    spent = 0
-    while spent < budget:
-        spent += search.step(spent / budget).steps
+    search = BlackBoxSearch(task, instant, instant, epochs, parallel=parallel, halving=halving)
+    spent, done = 0, False
+    while spent < budget and not done:
+        progress = search.step(spent / budget)
+        spent, done = spent + progress.steps, progress.done
     return search.summary()["children"]
 
 
@@ -134,7 +139,34 @@ def test_as_many_children_fit_as_a_search_ends(parallel: int, halving: str, coho
     options = study.methods["auto_augment"]
     assert isinstance(options, BlackBox)
     # Under halving the children of a cohort end at different times, but each counts with the mean cost.
-    assert abs(fitting(study).count - ended(options, budget)) <= cohort
+    assert abs(fitting(study).children - ended(options, budget)) <= cohort
+
+
+@pytest.mark.parametrize("parallel", [1, 2, 3, 8])
+def test_as_many_points_of_a_grid_fit_as_a_search_ends(parallel: int) -> None:
+    # Five points, so that the last cohort is smaller, or the only one; children of two epochs, six steps.
+    grid = f"methods={{rand_augment: {{n: [1], m: [1, 2, 3, 4, 5], children_in_parallel: {parallel}}}}}"
+    for budget in range(1, 40):
+        study = digits(grid, steps(budget), "training.child_epochs=2")
+        [options] = study.methods.values()
+        assert isinstance(options, BlackBox)
+        assert fitting(study).children == ended(options, budget, points=5, epochs=2), budget
+
+
+HALVED_GRID = "methods={rand_augment: {n: [1, 2], m: [1, 2, 3, 4, 5], halving: {}}}"
+
+
+@pytest.mark.parametrize(("budget", "children"), [(152, 7), (153, 8), (187, 9), (220, 9), (221, 10), (9999, 10)])
+def test_the_last_round_of_a_grid_under_halving_costs_what_its_own_children_do(budget: int, children: int) -> None:
+    # A round of 8 takes 152 steps, as above; the one of 2 takes 2 x 8, and of the better one 7 + 15 + 30 more: 68.
+    assert fitting(digits(HALVED_GRID, steps(budget))).children == children
+
+
+@pytest.mark.parametrize(("cpus", "devices"), [(1, "3 x 1 CPU"), (2, "3 x 2 CPUs")])
+def test_children_in_parallel_are_on_devices_of_their_own(cpus: int, devices: str) -> None:
+    study = digits("methods={random: {children_in_parallel: 3}}", f"resources.cpus={cpus}", steps(3001))
+    [told] = lines(study, "children")
+    assert told == f"children        random: 48 a search, 60 steps each, 3 at a time, on {devices}"
 
 
 # Children under a budget in device time.
@@ -152,12 +184,21 @@ def test_children_that_fit_device_time_are_guessed_from_the_network() -> None:
     seconds = 60 * step + 400 * forward
     found = fitting(study)
     assert found.seconds == pytest.approx(seconds)
-    assert found.count == int(36 / seconds)
+    assert found.children == int(36 / seconds)
     [line] = lines(study, "children")
     assert (
         line == f"children        auto_augment: about {float(f'{36 / seconds:.2g}'):.0f} a search, {seconds:.2g} s each"
     )
     assert "guessed from the network's arithmetic: 150 GFLOP/s a CPU slot" in plan_text(study)
+
+
+@pytest.mark.parametrize(("share", "children"), [(0.99, 9), (1.01, 10)])
+def test_the_last_round_of_a_grid_in_device_time(share: float, children: int) -> None:
+    step, forward = small_cnn_seconds()
+    # Steps as above; 8 + 4 + 2 + 1 validations in the first round, 2 + 1 + 1 + 1 in the second.
+    seconds = (152 + 68) * step + (15 + 5) * 400 * forward
+    budget = f"budget={{cpu_hours: {share * seconds / 3600}}}"
+    assert fitting(digits(HALVED_GRID, budget, "data.validation_images=400")).children == children
 
 
 def test_more_slots_speed_up_the_arithmetic_and_are_charged() -> None:
@@ -177,7 +218,7 @@ def test_children_on_a_gpu_and_that_its_speed_is_assumed() -> None:
     seconds = 0.5 * (120 * 41 * step + 5000 * forward)
     found = fitting(study)
     assert found.seconds == pytest.approx(seconds)
-    assert found.count == int(7200 / seconds)
+    assert found.children == int(7200 / seconds)
     assert "a GPU, which is assumed and not measured" in plan_text(study)
 
 
@@ -217,6 +258,14 @@ def test_less_than_twenty_children_are_few(budget: int, warned: bool) -> None:
     assert told == [advice] * warned
 
 
+def test_fewer_epochs_or_points_than_one_are_not_advised() -> None:
+    one = "training.child_epochs=1"
+    [told] = lines(digits(searching(halving="{}"), one, steps(3)), "warning")
+    assert told == "warning         auto_augment: so few children show little; consider a larger budget"
+    [told] = lines(digits("methods={rand_augment: {n: [1], m: [1]}}", one, steps(3)), "warning")
+    assert told.endswith("its grid is not walked to the end; consider a larger budget or halving")
+
+
 def test_halving_is_not_advised_to_who_has_it() -> None:
     [told] = lines(digits(searching(halving="{}"), steps(100)), "warning")
     assert told.endswith("consider a larger budget or fewer training.child_epochs (now 20)")
@@ -241,3 +290,13 @@ def test_a_study_without_searches_has_no_budget_to_tell_of() -> None:
     text = plan_text(digits("methods={none: {}, trivial: {}}"))
     assert "each search" not in text
     assert "search total" not in text
+
+
+def test_a_study_of_published_policies_tells_of_nothing_else() -> None:
+    study = digits("methods={aa: {method: published, policy: aa-cifar10}}")
+    assert plan_text(study).split("\n\n")[0].splitlines() == [
+        "digits_noise: 3 searches = 1 published x 3 seeds",
+        "methods         aa",
+        "without search  aa: 3 of them, no budget needed",
+        "final trainings 3 x 150 epochs of 150 images; metered apart, their time depends on the device",
+    ]

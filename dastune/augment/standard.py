@@ -6,12 +6,17 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F  # noqa: N812  the name everyone gives it
 
+from dastune.augment.steps import uniform_draws
+
 Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class StandardAugmentation:
-    """What every training of a study applies, whatever its policy.
+    """What a training does to its images before and after its policy; as it stands, nothing.
+
+    What happens to an image is decided by one row of numbers before the policy and one after it: two batches, one after
+    the other, come out as one batch of both would, bit for bit.
 
     Attributes:
         crop_px: random crop after zero padding by so many pixels on each side; 0: none.
@@ -24,38 +29,54 @@ class StandardAugmentation:
     cutout_px: int = 0
 
     def before_policy(self, images_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Crop and flip. Images are in [0, 1]; `generator` is on the CPU."""
-        batch, _, height, width = images_BCHW.shape
+        """Crop and flip.
+
+        Args:
+            images_BCHW: in [0, 1].
+            generator: on the CPU. An image takes three numbers; none if neither is asked for.
+        """
+        if not (self.crop_px or self.flip):
+            return images_BCHW
+        batch, channels, height, width = images_BCHW.shape
+        device = images_BCHW.device
+        offsets = 2 * self.crop_px + 1
+        # Always all three, so that the crops are the same with flips and without.
+        top_B, left_B, mirrored_B = _drawn((offsets, offsets, 2), batch, generator, device)
         if self.crop_px:
             padded = F.pad(images_BCHW, [self.crop_px] * 4)
-            top, left = (_draw(2 * self.crop_px + 1, batch, generator, images_BCHW.device) for _ in range(2))
-            rows = (top[:, None] + torch.arange(height, device=images_BCHW.device))[:, None, :, None]
-            columns = (left[:, None] + torch.arange(width, device=images_BCHW.device))[:, None, None, :]
-            each = torch.arange(batch, device=images_BCHW.device)[:, None, None, None]
-            channels = torch.arange(images_BCHW.shape[1], device=images_BCHW.device)[None, :, None, None]
-            images_BCHW = padded[each, channels, rows, columns]
+            rows = (top_B[:, None] + torch.arange(height, device=device))[:, None, :, None]
+            columns = (left_B[:, None] + torch.arange(width, device=device))[:, None, None, :]
+            each = torch.arange(batch, device=device)[:, None, None, None]
+            images_BCHW = padded[each, torch.arange(channels, device=device)[None, :, None, None], rows, columns]
         if self.flip:
-            mirrored = _draw(2, batch, generator, images_BCHW.device).bool()[:, None, None, None]
-            images_BCHW = torch.where(mirrored, images_BCHW.flip(3), images_BCHW)
+            images_BCHW = torch.where(mirrored_B.bool()[:, None, None, None], images_BCHW.flip(3), images_BCHW)
         return images_BCHW
 
     def after_policy(self, images_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Cutout (arXiv 1708.04552), filled with mid-grey. `generator` is on the CPU."""
+        """Cutout (arXiv 1708.04552), filled with mid-grey.
+
+        Args:
+            images_BCHW: in [0, 1].
+            generator: on the CPU. An image takes two numbers; none if no cutout is asked for.
+        """
         if not self.cutout_px:
             return images_BCHW
-        batch, _, height, width = images_BCHW.shape
+        batch, _, *size_HW = images_BCHW.shape
         half = self.cutout_px / 2
         inside = []
-        for side in (height, width):
-            centre = _draw(side, batch, generator, images_BCHW.device)[:, None]
-            offset = torch.arange(side, device=images_BCHW.device) - centre
+        for side, centre_B in zip(size_HW, _drawn(size_HW, batch, generator, images_BCHW.device), strict=True):
+            offset = torch.arange(side, device=images_BCHW.device) - centre_B[:, None]
             inside.append((offset >= -half) & (offset < half))
         return images_BCHW.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.5)
 
 
-def _draw(below: int, count: int, generator: torch.Generator, device: torch.device) -> torch.Tensor:
-    """Return `count` whole numbers in 0 .. below - 1, drawn on the CPU so that no device is waited for."""
-    return torch.randint(below, (count,), generator=generator).to(device, non_blocking=True)
+def _drawn(
+    below_D: Sequence[int], count: int, generator: torch.Generator, device: torch.device
+) -> tuple[torch.Tensor, ...]:
+    """Return `count` whole numbers in 0 .. below - 1 for each of `below_D`, drawn so that no device is waited for."""
+    draws_BD = uniform_draws(count, len(below_D), generator)
+    # The draws are at most 1 - 2^-53, and a float64 product of that and n is below n.
+    return (draws_BD * torch.tensor(below_D)).long().to(device, non_blocking=True).unbind(1)
 
 
 class Normalise:

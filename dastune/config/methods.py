@@ -1,6 +1,6 @@
 """The methods of a study, with their options: searches, and controls that need none."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
@@ -174,11 +174,12 @@ class Das(Strict):
 class Halving(Strict):
     """Successive halving (Jamieson and Talwalkar, AISTATS 2016): children begin together, and the worse end early."""
 
-    children: Annotated[Whole, Field(ge=2, le=1024)] = 8
-    """Children that begin together."""
+    children: Annotated[Whole, Field(ge=2, le=128)] = 8
+    """Children that begin together; those that wait for their turn stay in the device's memory and in every
+    checkpoint."""
     eta: Annotated[Whole, Field(ge=2, le=16)] = 2
-    """One in so many of the children at a rung, the best, go on to the next, which is so many times as long; the last
-    rung is a whole child's training."""
+    """One in so many of the children that began a rung, the best, go on to the next, which is so many times as long;
+    the last rung is a whole child's training."""
 
     @model_validator(mode="after")
     def _has_rungs(self) -> "Halving":
@@ -222,7 +223,8 @@ class AutoAugment(BlackBox):
     keep_policies: Count = 5
     """Best policies whose sub-policies make the result."""
     controller_batch: Count | None = None
-    """Children per update of the controller; null: 2, or `children_in_parallel` where that is more."""
+    """Children per update of the controller, a multiple of `children_in_parallel`; null: 2, or `children_in_parallel`
+    where that is more. With `halving` any number: a whole round is proposed before the next update."""
 
     @model_validator(mode="after")
     def _whole_batches(self) -> "AutoAugment":
@@ -230,7 +232,7 @@ class AutoAugment(BlackBox):
             return self
         if self.search != "ppo":
             raise FieldError(f"is of search ppo, got search {self.search}; leave it out", "controller_batch")
-        if self.controller_batch % self.children_in_parallel:
+        if self.halving is None and self.controller_batch % self.children_in_parallel:
             raise FieldError(
                 f"must be a multiple of children_in_parallel, {self.children_in_parallel}; a child is then proposed by "
                 "the same controller whether children are trained at once or one by one",
@@ -328,14 +330,11 @@ class Published(Strict):
     method: Literal["published"]
     """Which search; the label if left out."""
     policy: Annotated[str, AfterValidator(_known_reference)]
-    """Its name, of the list of published policies in docs/study.md."""
+    """One of the names below."""
 
 
 Method: TypeAlias = (
     Das | AutoAugment | RandAugment | Random | Uniform | Trivial | StandardOnly | NoAugmentation | Published
 )
-METHODS: tuple[str, ...] = (
-    *("das", "auto_augment", "rand_augment", "random"),
-    *("uniform", "trivial", "standard", "none", "published"),
-)
+METHODS: tuple[str, ...] = tuple(get_args(options.model_fields["method"].annotation)[0] for options in get_args(Method))
 TaggedMethod: TypeAlias = Annotated[Method, Field(discriminator="method")]

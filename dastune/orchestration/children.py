@@ -11,13 +11,18 @@ from dastune.search.search import Child, SearchProgress
 
 
 class Children:
-    """Hears the steps of one search, and gathers rows of its children and notes for people, until they are taken."""
+    """Hears the steps of one search, and gathers rows of its children and notes for people, until they are taken.
+
+    A row is to be taken once it is settled: a checkpoint holds it, or the search has ended. What came after a lost
+    attempt's last checkpoint is done again, perhaps to another end, and goes on no record.
+    """
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
         self._seconds: dict[int, float] = {}
         self._in_training: dict[int, Child] = {}
         self._rows: list[ChildRow] = []
+        self._settled = 0  # of the rows, the first ones
         self._notes: list[str] = []
 
     def hear(self, progress: SearchProgress, seconds: float) -> None:
@@ -32,10 +37,15 @@ class Children:
                 after = f"after {child.epochs:.3g} epochs its loss was not finite, and it scores 0"
                 self._notes.append(f"{self._assignment.id}: child {child.index} diverged: {after}")
 
+    def settle(self) -> None:
+        """Note that a checkpoint holds what `state_dict` returned just now."""
+        self._settled = len(self._rows)
+
     def cut(self) -> None:
-        """End the children that are still in training: the search is over."""
+        """End the children that are still in training: the search is over, and all is settled."""
         for child in list(self._in_training.values()):
             self._end(child, "cut")
+        self.settle()
 
     def _end(self, child: Child, status: ChildEnd) -> None:
         assignment = self._assignment
@@ -56,9 +66,9 @@ class Children:
         )
 
     def take(self) -> tuple[list[ChildRow], list[str]]:
-        """Return the rows and notes gathered since the last call."""
-        rows, notes = self._rows, self._notes
-        self._rows, self._notes = [], []
+        """Return the settled rows, and the notes, gathered since the last call."""
+        rows, notes = self._rows[: self._settled], self._notes
+        self._rows, self._settled, self._notes = self._rows[self._settled :], 0, []
         return rows, notes
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,6 +82,7 @@ class Children:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where `state_dict` was called."""
         self._rows = [ChildRow(**row) for row in state["rows"]]
+        self.settle()
         self._seconds = {saved["index"]: saved["seconds"] for saved in state["in_training"]}
         self._in_training = {
             saved["index"]: Child(

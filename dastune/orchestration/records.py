@@ -24,10 +24,11 @@ class Records:
         self._study, self._folder, self._tracker = study, folder, tracker
         self._assignments = {assignment.id: assignment for assignment in grid(study)}
         self._open: set[str] = set()
+        self._children = {(row.search_id, row.child): row for row in folder.child_rows()}
 
     def hear(self, report: Report) -> None:
         """Write one report: rows first (a search without its row is done again), then the ledger, then tracking."""
-        self._folder.add_children(report.children)  # before the row: who sees that has them all
+        self._add_children(report.children)  # before the row: who sees that has them all
         if report.row is not None:
             self._folder.add_search(report.row)
         for final in report.finals:
@@ -35,6 +36,12 @@ class Records:
         for event in report.ledger:
             append_line(self._folder.ledger, asdict(event))
         self._track(report)
+
+    def _add_children(self, rows: Iterable[ChildRow]) -> None:
+        """Write the rows that are not there as they are: a resumed search tells again of what its checkpoint holds."""
+        new = [row for row in rows if self._children.get((row.search_id, row.child)) != row]
+        self._folder.add_children(new)
+        self._children.update(((row.search_id, row.child), row) for row in new)
 
     def _track(self, report: Report) -> None:
         self._begin_search(report.search)

@@ -30,7 +30,7 @@ from dastune.orchestration.records import Records
 from dastune.orchestration.reports import Report
 from dastune.orchestration.tuner import Devices, check_devices, cluster, processes_of, run_on_cluster, run_trials
 from dastune.report.page import write_report
-from dastune.report.plan import read_plan, rows_in_order
+from dastune.report.plan import Plan, read_plan, rows_in_order
 from dastune.tracking import DatasetInfo, Tracker
 
 STOP_SECONDS = 20.0  # after Ctrl-C trials get so long to checkpoint
@@ -48,6 +48,7 @@ class StudyResult:
         undelivered: tracking events that MLflow has not taken yet; `dastune resume` sends them again.
         page: the report page.
         search_rows, final_rows: the rows of the folder.
+        plan: what the study's file promises, for tables; it may lie on another machine.
     """
 
     folder: StudyFolder
@@ -57,6 +58,7 @@ class StudyResult:
     page: Path
     search_rows: tuple[SearchRow, ...]
     final_rows: tuple[FinalRow, ...]
+    plan: Plan | None
 
     def searches(self) -> pd.DataFrame:
         """Return the finished searches as a table with the fields of SearchRow."""
@@ -198,8 +200,9 @@ def _execute(
     page = write_report(folder)
     missing = tuple(assignment.id for assignment in unfinished(study, folder))
     undelivered = records.close(page, "KILLED" if interrupted else "FAILED" if missing else "FINISHED", FLUSH_SECONDS)
-    rows, finals = rows_in_order(folder, read_plan(folder.study))
-    return StudyResult(folder, missing, interrupted, undelivered, page, tuple(rows), tuple(finals))
+    plan = read_plan(folder.study)
+    rows, finals = rows_in_order(folder, plan)
+    return StudyResult(folder, missing, interrupted, undelivered, page, tuple(rows), tuple(finals), plan)
 
 
 @contextmanager

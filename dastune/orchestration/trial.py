@@ -162,6 +162,7 @@ class _Trial:
         stop = report_due and self._folder.stop.exists()
         if stop or self._clock() >= self._checkpoint_due:
             self._checkpoint("search", search.state_dict(), children=self._children.state_dict())
+            self._children.settle()
         if stop:
             raise _StopRequested
         if report_due:

@@ -298,13 +298,18 @@ def _run_assignment(
     import ray
     from ray import tune
 
+    from dastune.orchestration.reports import Report
     from dastune.orchestration.trial import trial
 
     [assignment] = [assignment for assignment in grid(study) if assignment.id == config["search"]]
     dataset = ray.get(data[0])
-    with _workers(processes[assignment.id] - 1, study, assignment, data) as workers:
-        for report in trial(study, assignment, dataset, StudyFolder(root), workers=workers, granted=granted):
-            tune.report({"report": report})
+    try:
+        with _workers(processes[assignment.id] - 1, study, assignment, data) as workers:
+            for report in trial(study, assignment, dataset, StudyFolder(root), workers=workers, granted=granted):
+                tune.report({"report": report})
+    except UserError as error:
+        # A worker's node is not fit for the study, and so the next attempt would not go better.
+        tune.report({"report": Report(assignment.id, "unfit", charged=0.0, steps=0, error=str(error))})
 
 
 @contextmanager
@@ -313,6 +318,7 @@ def _workers(count: int, study: StudyConfig, assignment: Assignment, data: list[
 
     Raises:
         WorkerLostError: one of them does not start.
+        UserError: one of their nodes is not fit for the study.
     """
     if count == 0:
         yield []
@@ -330,10 +336,10 @@ def _workers(count: int, study: StudyConfig, assignment: Assignment, data: list[
                 num_gpus=study.resources.gpus,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle),
             )
-            actors.append(actor_class.remote(study, assignment, data))
+            actors.append(actor_class.remote())
         workers = [_RayWorker(actor) for actor in actors]
-        for ready in [worker.call("ready") for worker in workers]:
-            ready()
+        for begun in [worker.call("serve", study, assignment, data) for worker in workers]:
+            begun()
         yield workers
     finally:
         for actor in actors:
@@ -343,15 +349,16 @@ def _workers(count: int, study: StudyConfig, assignment: Assignment, data: list[
 class _ChildActor:
     """The Ray actor around a ChildServer."""
 
-    def __init__(self, study: StudyConfig, assignment: Assignment, data: list[Any]) -> None:
+    def call(self, method: str, *arguments: Any) -> Any:
+        # Not in __init__, whose errors Ray reports as the death of the actor.
+        return self._serve(*arguments) if method == "serve" else getattr(self._server, method)(*arguments)
+
+    def _serve(self, study: StudyConfig, assignment: Assignment, data: list[Any]) -> None:
         import ray
 
         from dastune.orchestration.setting import child_server
 
         self._server = child_server(study, assignment, ray.get(data[0]))
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        return None if method == "ready" else getattr(self._server, method)(*arguments)
 
 
 class _RayWorker:

@@ -26,7 +26,7 @@ def _rand_augment(n: int, m: int, where: str) -> Reference:
     return Reference(f"RandAugment (arXiv 1909.13719), N = {n}, M = {m}, best for {where}", rand_augment=(n, m))
 
 
-# RandAugment's for CIFAR-100 with WRN-28-10, M = 14, is beyond the end of the ranges and left out.
+# RandAugment's rows whose M is beyond the end of the ranges (14 for CIFAR-100 with WRN-28-10, for one) are left out.
 REFERENCES: dict[str, Reference] = {
     "aa-cifar10": _auto_augment("cifar10", "reduced CIFAR-10"),
     "aa-svhn": _auto_augment("svhn", "reduced SVHN"),

@@ -20,7 +20,8 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 def write_report(folder: StudyFolder) -> Path:
     """Write the report of `folder` and return the path of its page. The same rows give the same bytes.
 
-    A study that still runs, or has failures, gets a page that says what is missing.
+    A study that still runs, or has failures, gets a page that says what is missing. One of published policies alone has
+    nothing to compare, and no figures.
 
     Raises:
         UserError: a row does not have the fields of this version.
@@ -33,21 +34,29 @@ def write_report(folder: StudyFolder) -> Path:
     published = externals(elsewhere, plan)
     own, _ = apart(searches, plan)
     results = findings(folder, own, plan)
-    write_csv(found, results, folder.report / "tables.csv")
+    compares = bool(found) or (plan.compares if plan else not published)
+    if compares:
+        write_csv(found, results, folder.report / "tables.csv")
+        figures.save(figures.figure9(found), folder.report / "figure9")
+        figures.save(figures.noise_mass_figure(found), folder.report / "noise_mass")
     if published:
         write_external_csv(published, folder.report / "external.csv")
     write_atomic(folder.report / "tables.md", markdown(found, results, published))
-    figures.save(figures.figure9(found), folder.report / "figure9")
-    figures.save(figures.noise_mass_figure(found), folder.report / "noise_mass")
     name = folder.root.name
+    reached, searched = [], []
+    if compares:
+        reached = [sections.accuracy(folder, found)]
+        searched = [
+            sections.noise(folder, found),
+            sections.found_policies(results),
+            sections.policies(folder, own),
+        ]
     parts = [
         sections.head(name, state, plan),
         sections.answers(everything, state, plan),
-        sections.accuracy(folder, found),
+        *reached,
         sections.external(published),
-        sections.noise(folder, found),
-        sections.found_policies(results),
-        sections.policies(folder, own),
+        *searched,
         sections.provenance(folder),
         sections.missing(state),
     ]

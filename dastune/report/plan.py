@@ -37,6 +37,11 @@ class Plan:
     published: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def compares(self) -> bool:
+        """Whether there is a method besides published policies."""
+        return any(kind != PUBLISHED for kind in self.methods.values())
+
+    @property
     def finals(self) -> list[tuple[str, int]]:
         """The keys of all final trainings: (search id, training seed)."""
         return [(search, seed) for search in self.searches for seed in self.train_seeds]

@@ -14,10 +14,10 @@ from dastune.report.external import External, apart, externals
 from dastune.report.found import Found, Spread
 from dastune.report.plan import Plan
 from dastune.report.stats import Cell
+from dastune.training.estimate import FEW_CHILDREN
 
 NOTHING = "-"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
-FEW_CHILDREN = 20  # fewer than these are said to be few
 
 EXTERNAL_TITLE = "Published policies, found elsewhere"
 EXTERNAL_NOTE = (
@@ -107,14 +107,12 @@ def write_external_csv(published: Sequence[External], path: Path) -> None:
 
 def external_rows(published: Sequence[External]) -> list[list[str]]:
     """Return titles, then a row per published policy; see EXTERNAL_NOTE."""
-    rows = [["method", "policy", "test accuracy, %", "tested at", "what it is"]]
+    rows = [["method", "policy", "test accuracy, %", "what it is"]]
     for external in published:
         cell = external.cell
         accuracy = f"{accuracy_text(cell)} ({count_text(cell)})"
         what = external.source or NOTHING
-        rows.append(
-            [f"{cell.method} (external)", external.policy or NOTHING, accuracy, ops_text(cell.noise_level), what]
-        )
+        rows.append([f"{cell.method} (external)", external.policy or NOTHING, accuracy, what])
     return rows
 
 
@@ -214,8 +212,17 @@ def noise_text(cell: Cell) -> str:
 def markdown(cells: Sequence[Cell], results: Sequence[Found] = (), published: Sequence[External] = ()) -> str:
     """Return Markdown tables, methods in rows: accuracy with cost, noise mass, then per level what searches found.
 
-    Published policies have a table of their own, after the others.
+    Published policies have a table of their own, after the others. Of nothing there is no table.
     """
+    parts = [
+        _levels_markdown(cells) if cells else "",
+        _found_markdown(results) if results else "",
+        _external_markdown(published) if published else "",
+    ]
+    return "\n".join(part for part in parts if part) or "No results yet.\n"
+
+
+def _levels_markdown(cells: Sequence[Cell]) -> str:
     levels = levels_of(cells)
     at = {(cell.method, cell.noise_level): cell for cell in cells}
     accuracy = [["method"]]
@@ -237,7 +244,7 @@ def markdown(cells: Sequence[Cell], results: Sequence[Found] = (), published: Se
         f"Test accuracy in percent, mean {PLUS_MINUS} sd over n search seeds, and charged device time per search.\n\n"
         f"{_pipes(accuracy)}\n"
         "Expected share of noise ops in the found policies, against the share if all ops were equally likely.\n\n"
-        f"{_pipes(noise)}{_found_markdown(results)}{_external_markdown(published)}"
+        f"{_pipes(noise)}"
     )
 
 
@@ -245,14 +252,14 @@ def _found_markdown(results: Sequence[Found]) -> str:
     tables = []
     for level in sorted({result.noise_level for result in results}):
         rows = found_rows([result for result in results if result.noise_level == level])
-        tables.append(f"\nWhat the searches found, {ops_text(level)}.\n\n{_pipes(rows)}")
+        tables.append(f"What the searches found, {ops_text(level)}.\n\n{_pipes(rows)}")
     definitions = "".join(f"- {definition}\n" for definition in DEFINITIONS)
     few = few_children(results)
-    return f"{''.join(tables)}\n{definitions}" + (f"\n{few}\n" if few else "") if tables else ""
+    return "\n".join([*tables, definitions, *([f"{few}\n"] if few else [])])
 
 
 def _external_markdown(published: Sequence[External]) -> str:
-    return f"\n{EXTERNAL_TITLE}. {EXTERNAL_NOTE}\n\n{_pipes(external_rows(published))}" if published else ""
+    return f"{EXTERNAL_TITLE}. {EXTERNAL_NOTE}\n\n{_pipes(external_rows(published))}"
 
 
 def _pipes(rows: list[list[str]]) -> str:

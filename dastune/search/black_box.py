@@ -61,7 +61,6 @@ class BlackBoxSearch:
         self._rung_steps = rung_steps(child_epochs * self._steps_per_epoch, halving)
         self._ranking = Ranking(proposer.keep)
         self._asked = self._ended = 0
-        self._best_score: float | None = None
         self._cohort: list[_Member] = []
         self._rung = 0
         self._begin_cohort()
@@ -101,7 +100,7 @@ class BlackBoxSearch:
         return SearchProgress(
             steps=steps,
             account="train" if steps else "validate",
-            metrics=self._note(ended),
+            metrics=self._let_go(ended),
             done=not self._cohort,
             children=tuple(map(self._child, members)),
             ended=tuple(map(self._child, ended)),
@@ -113,10 +112,11 @@ class BlackBoxSearch:
 
     def _end_rung(self) -> list[_Member]:
         """Choose who goes on to the next rung, or end the cohort; return who ends with it."""
+        began = sum(member.rungs > self._rung for member in self._cohort)
         alive = [member for member in self._cohort if member.status == "training"]
         last = self._rung == len(self._rung_steps) - 1
         best_first = sorted(alive, key=lambda member: -(member.score or 0.0))
-        ended = alive if last else best_first[max(1, len(alive) // self._eta) :]
+        ended = alive if last else best_first[max(1, began // self._eta) :]
         for member in ended:
             member.status = "scored" if last else "stopped"
         self._rung += 1
@@ -124,19 +124,18 @@ class BlackBoxSearch:
             for member in self._cohort:
                 assert member.score is not None
                 self._proposer.tell(member.policy, member.score)
-                self._ranking.add(member.policy, member.score)
+            self._ranking = self._ranking_so_far()
             self._begin_cohort()
         return sorted(ended, key=lambda member: member.index)
 
-    def _note(self, ended: Sequence[_Member]) -> Mapping[str, float]:
-        """Count the children that have ended, and return what there is to log of them."""
+    def _let_go(self, ended: Sequence[_Member]) -> Mapping[str, float]:
+        """Count the children that have ended, let the crew forget them, and return what there is to log of them."""
         if not ended:
             return {}
         for member in ended:
             self._crew.end(member.index)
         scores = [member.score or 0.0 for member in ended]
         self._ended += len(ended)
-        self._best_score = max(scores if self._best_score is None else [self._best_score, *scores])
         return {"child_accuracy": sum(scores) / len(scores), **self.summary()}
 
     def _child(self, member: _Member) -> Child:
@@ -144,21 +143,24 @@ class BlackBoxSearch:
         return Child(member.index, member.policy, epochs, member.score, member.status)
 
     def best(self) -> Policy:
-        """Return the best policy, or the best ones joined.
+        """Return the best policy, or the best ones joined; none while there is no score.
 
-        A child that has not been validated does not count; one in a round of successive halving counts with its score
-        at the last rung.
+        A child that has not been validated does not count, nor one that diverged; one in a round of successive halving
+        counts with its score at the last rung.
         """
+        return self._ranking_so_far().policy()
+
+    def _ranking_so_far(self) -> Ranking:
         ranking = self._ranking.copy()
         for member in self._cohort:
-            if member.score is not None:
+            if member.score is not None and member.status != "diverged":
                 ranking.add(member.policy, member.score)
-        return ranking.policy()
+        return ranking
 
     def summary(self) -> Mapping[str, float]:
-        """Return the best child's validation accuracy, if any, and the number of children that have ended."""
-        best = {} if self._best_score is None else {"val_accuracy": self._best_score}
-        return {"children": float(self._ended), **best}
+        """Return the validation accuracy of the best policy, if any, and the number of children that have ended."""
+        best = self._ranking_so_far().best_score
+        return {"children": float(self._ended), **({} if best is None else {"val_accuracy": best})}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the proposer, the ranking, the counts, and the children of the cohort."""
@@ -167,7 +169,6 @@ class BlackBoxSearch:
             "ranking": self._ranking.state(),
             "asked": self._asked,
             "ended": self._ended,
-            "best_score": self._best_score,
             "rung": self._rung,
             "cohort": [self._member_state(member) for member in self._cohort],
         }
@@ -188,7 +189,6 @@ class BlackBoxSearch:
         self._proposer.load_state_dict(state["proposer"])
         self._ranking.load(state["ranking"])
         self._asked, self._ended, self._rung = state["asked"], state["ended"], state["rung"]
-        self._best_score = state["best_score"]
         self._cohort = []
         for saved in state["cohort"]:
             fields = {key: value for key, value in saved.items() if key not in ("policy", "training")}

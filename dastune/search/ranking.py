@@ -24,6 +24,11 @@ class Ranking:
         ranking._scores = dict(self._scores)
         return ranking
 
+    @property
+    def best_score(self) -> float | None:
+        """The score of the best policy; None before the first."""
+        return max(self._scores.values(), default=None)
+
     def policy(self) -> Policy:
         """Return the best policy, or the sub-policies of several, best first, as one; without any, no augmentation."""
         kept = list(self._scores)

@@ -57,7 +57,7 @@ def _auto_augment(options: study.AutoAugment, setting: Setting) -> Search:
         search=options.search,
         sub_policies=options.sub_policies,
         keep_policies=options.keep_policies,
-        # An update before a child that is trained at the same time is asked for would make the two depend on luck.
+        # No fewer than are asked for at a time, so that each is proposed by the controller it would be one by one.
         batch=options.controller_batch or max(2, options.children_in_parallel),
     )
     return _black_box(options, setting, proposer)

@@ -1,12 +1,14 @@
 """How many children fit a search's budget: exact in steps, a guess in device time. Imports no torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dastune.config import StudyConfig
-from dastune.config.study import BlackBox, Halving
+from dastune.config.study import BlackBox, Halving, RandAugment
 from dastune.data.table import DATASETS
 from dastune.models.table import MODELS
 
+FEW_CHILDREN = 20  # fewer tell a search little of its space
 TRAINING_PASSES = 3  # forward passes that an image costs in training: forward, back to its layers, to the weights
 
 
@@ -32,16 +34,18 @@ GPU = Device("a GPU, which is assumed and not measured", 20e12, 0.2e-3)
 
 
 @dataclass(frozen=True)
-class Children:
-    """The children of one search.
+class Fit:
+    """What fits the budget of one search.
 
     Attributes:
-        count: how many fit the budget, each scored.
-        steps: optimiser steps of one; the mean where successive halving ends some early.
-        seconds: device-seconds of one, its validation included, a guess; None under a budget in steps.
+        children: how many, each scored.
+        points: of a grid that is walked once, a child each; None where a search goes on for ever.
+        steps: optimiser steps of a child; the mean where successive halving ends some early.
+        seconds: device-seconds of a child, its validation included, a guess; None under a budget in steps.
     """
 
-    count: int
+    children: int
+    points: int | None
     steps: float
     seconds: float | None
 
@@ -51,18 +55,48 @@ def device_of(study: StudyConfig) -> Device:
     return GPU if study.resources.gpus else CPU_SLOT
 
 
-def children(study: StudyConfig, options: BlackBox) -> Children:
+def fit(study: StudyConfig, options: BlackBox) -> Fit:
     """Return how many children of a black-box search fit the study's budget, and what one costs."""
-    size, steps, validations = _cohort(study, options)
+    points = len(options.n) * len(options.m) if isinstance(options, RandAugment) and options.search == "grid" else None
+    size = options.halving.children if options.halving else options.children_in_parallel
+    size = size if points is None else min(size, points)
     budget = study.budget.per_search()
+    steps = _cohort(study, options, size)[0] / size
     if budget.steps is not None:
         # The budget's last step ends the search, so a child that is trained with it is not validated any more.
-        whole = size * ((budget.steps - 1) // steps)
-        return Children(int(budget.steps * size / steps) if options.halving else whole, steps / size, None)
+        count = _count(budget.steps - 1, size, points, lambda of: _cohort(study, options, of)[0], not options.halving)
+        return Fit(count, points, steps, None)
     assert budget.seconds is not None
     step_seconds, image_seconds = _device_seconds(study)
-    seconds = steps * step_seconds + validations * study.data.validation_images * image_seconds
-    return Children(int(budget.seconds * size / seconds), steps / size, seconds / size)
+
+    def seconds(of: int) -> float:
+        steps, validations = _cohort(study, options, of)
+        return steps * step_seconds + validations * study.data.validation_images * image_seconds
+
+    return Fit(_count(budget.seconds, size, points, seconds, False), points, steps, seconds(size) / size)
+
+
+def _count(budget: float, size: int, points: int | None, cost: Callable[[int], float], at_once: bool) -> int:
+    """Return how many children a budget is enough for.
+
+    Args:
+        budget: in the unit of `cost`.
+        size: of a cohort; the last one of a grid may be smaller.
+        points: of the grid; None: no end.
+        cost: of a cohort, by its size.
+        at_once: whether all of a cohort are scored at its end, so that a part of one counts nothing.
+    """
+
+    def scored(budget: float, size: int) -> float:
+        return size * (budget // cost(size) if at_once else budget / cost(size))
+
+    count = scored(budget, size)
+    if points is None or count < points - points % size:
+        return int(count)
+    rest = points % size
+    if rest == 0:
+        return points
+    return points - rest + int(min(rest, scored(budget - points // size * cost(size), rest)))
 
 
 def rung_steps(whole: int, halving: Halving | None) -> tuple[int, ...]:
@@ -79,19 +113,17 @@ def rung_steps(whole: int, halving: Halving | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(max(1, round(whole / halving.eta**later)) for later in range(rungs, -1, -1)))
 
 
-def _cohort(study: StudyConfig, options: BlackBox) -> tuple[int, int, int]:
-    """Return how many children begin together, and how many steps and validations they take in all."""
+def _cohort(study: StudyConfig, options: BlackBox, size: int) -> tuple[int, int]:
+    """Return how many steps and validations `size` children that begin together take in all."""
     images = study.data.search_count
     whole = study.training.child_epochs * (images // min(study.training.batch_size, images))
-    size, eta = (
-        (options.halving.children, options.halving.eta) if options.halving else (options.children_in_parallel, 1)
-    )
+    eta = options.halving.eta if options.halving else 1
     left, begun, steps, validations = size, 0, 0, 0
     for until in rung_steps(whole, options.halving):
         steps += left * (until - begun)
         validations += left
         left, begun = max(1, left // eta), until
-    return size, steps, validations
+    return steps, validations
 
 
 def _device_seconds(study: StudyConfig) -> tuple[float, float]:

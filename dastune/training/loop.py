@@ -111,7 +111,9 @@ class Batches:
 class AugmentedBatches:
     """The batches of one training, augmented: several at a time, handed out one by one.
 
-    What happens to an image is decided by its own draws, so a policy does to a group what it would do to its batches.
+    Crop and flip, the policy and cutout each have a generator, and each image in turn takes its own numbers from it. So
+    what is drawn for a training is the same, bit for bit, however its batches are grouped, and on a CPU so are its
+    images, but for the last bits of phase_scramble and heavy_blur, which leave their sums to libraries.
 
     Args:
         task: images, batch size, standard augmentation.
@@ -122,8 +124,8 @@ class AugmentedBatches:
     def __init__(self, task: Task, policy: Policy, seed: int) -> None:
         self._task = task
         self._order = Batches(len(task.train), task.recipe.batch_size, seed)
-        self._generator = generator(seed, "augmentation")
-        self._policy = PolicyTransform(policy, self._generator)
+        self._generators = {stage: generator(seed, "augmentation", stage) for stage in ("before", "policy", "after")}
+        self._policy = PolicyTransform(policy, self._generators["policy"])
         self.batch_size, self.per_epoch = self._order.batch_size, self._order.per_epoch
         image_1CHW, _ = task.train.batch(torch.zeros(1, dtype=torch.int64))
         self._most = max(1, GROUP_PIXELS // (self.batch_size * image_1CHW[0, 0].numel()))
@@ -135,7 +137,8 @@ class AugmentedBatches:
         """Return the next batch: augmented images_BCHW, float32 in [0, 1], and labels_B.
 
         Args:
-            wanted: how many batches, at least 1, will be drawn from here on: no more are augmented.
+            wanted: how many batches, at least 1, will be drawn from here on: no more are augmented. It saves work, and
+                changes no image.
         """
         if not self._group:
             self._augment(min(wanted, self._most))
@@ -146,13 +149,14 @@ class AugmentedBatches:
         self._start, self._size = self._position(), count
         task = self._task
         images_NCHW, labels_N = task.train.batch(torch.cat([self._order.draw() for _ in range(count)]))
-        images_NCHW = task.standard.before_policy(images_NCHW, self._generator)
+        images_NCHW = task.standard.before_policy(images_NCHW, self._generators["before"])
         images_NCHW = self._policy(images_NCHW)
-        images_NCHW = task.standard.after_policy(images_NCHW, self._generator)
+        images_NCHW = task.standard.after_policy(images_NCHW, self._generators["after"])
         self._group.extend(zip(images_NCHW.chunk(count), labels_N.chunk(count), strict=True))
 
     def _position(self) -> dict[str, Any]:
-        return {"order": self._order.state_dict(), "generator": self._generator.get_state()}
+        generators = {stage: random.get_state() for stage, random in self._generators.items()}
+        return {"order": self._order.state_dict(), "generators": generators}
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the group begins, its size and how many of it are left; no images: they can be made again."""
@@ -163,7 +167,8 @@ class AugmentedBatches:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where `state_dict` was called."""
         self._order.load_state_dict(state["order"])
-        self._generator.set_state(state["generator"])
+        for stage, random in self._generators.items():
+            random.set_state(state["generators"][stage])
         self._group.clear()
         if state["left"]:
             self._augment(state["size"])
@@ -204,8 +209,8 @@ class Training:
         """Do one optimiser step; return the loss, detached, still on the device.
 
         Args:
-            until: where the training may be left or end, in steps from its beginning, if before `total_steps`; no
-                batches are made ready beyond.
+            until: where the training may be left or end, in steps from its beginning, if before `total_steps`: no
+                batches are made ready beyond. It saves work, and changes no image.
         """
         task = self._task
         set_learning_rate(self._optimiser, task.recipe.learning_rate_at(self.steps / self.total_steps))
@@ -219,7 +224,7 @@ class Training:
         return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return weights, optimiser, order and generator; a copy, which later steps leave alone."""
+        """Return weights, optimiser, order and generators; a copy, which later steps leave alone."""
         return {
             "network": deepcopy(self.network.state_dict()),
             "optimiser": deepcopy(self._optimiser.state_dict()),

@@ -143,6 +143,7 @@ ONE_FAULT = {
         "methods.random.halving: must be a mapping with keys such as children, eta; got 3"
     ),
     "methods: {random: {halving: {children: 1}}}": "methods.random.halving.children: must be at least 2, got 1",
+    "methods: {random: {halving: {children: 129}}}": "methods.random.halving.children: must be at most 128, got 129",
     "methods: {random: {halving: {eta: 1}}}": "methods.random.halving.eta: must be at least 2, got 1",
     "methods: {random: {halving: {children: 3, eta: 4}}}": (
         "methods.random.halving.children: 3 is less than eta, 4: no child would go on; raise it"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from dastune.config import StudyConfig, load_study, parse_budget
 from dastune.config.defaults import DATA_DEFAULTS
 from dastune.config.methods import PRESETS
-from dastune.config.study import METHODS, BlackBox, Das, Halving, RandAugment
+from dastune.config.study import METHODS, AutoAugment, BlackBox, Das, Halving, RandAugment
 from dastune.data.table import DATASETS
 from dastune.errors import UserError
 from dastune.ops.spaces import TORCHVISION, Geometry
@@ -162,6 +162,26 @@ def test_children_are_trained_one_by_one_and_whole_unless_a_study_says_otherwise
         assert isinstance(found, BlackBox)
         assert (found.children_in_parallel, found.halving) == (parallel, halving)
         assert as_written(study) == study
+
+
+def test_under_halving_a_round_is_proposed_at_once_whatever_the_controllers_batch(
+    minimal: str, study_file: StudyFile
+) -> None:
+    options = "auto_augment: {controller_batch: 3, children_in_parallel: 2, halving: {}}"
+    found = load_study(study_file(minimal.replace("none: ", options))).methods["auto_augment"]
+    assert isinstance(found, AutoAugment)
+    assert found.controller_batch == 3
+
+
+def test_methods_are_those_a_study_may_name_in_order() -> None:
+    given = ("das", "auto_augment", "rand_augment", "random", "uniform", "trivial", "standard", "none", "published")
+    assert given == METHODS
+
+
+def test_the_readme_has_digits_noise_as_it_is(study_file: StudyFile) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("```yaml\n")[1].split("```")[0]
+    assert load_study(study_file(shown)) == load_study("digits_noise")
 
 
 def test_a_study_is_frozen(minimal: str, study_file: StudyFile) -> None:
@@ -406,7 +426,7 @@ def test_the_small_form_of_the_baselines_loads() -> None:
     overrides = commented("cifar10_baselines", "--set")
     study = load_study("cifar10_baselines", overrides=overrides)
     assert len(overrides) == 7
-    assert (study.resources.gpus, study.model.model_dump()["depth"], study.final.epochs) == (0, 10, 30)
+    assert (study.resources.gpus, study.model.model_dump()["depth"], study.final.epochs) == (0, 10, 60)
     assert len(study.seeds.search) == 3
 
 

@@ -14,6 +14,7 @@ import pytest
 from dastune.budget import Ledger, event_from_row
 from dastune.config import StudyConfig
 from dastune.data.classification import Dataset
+from dastune.errors import UserError
 from dastune.folder import StudyFolder, read_lines
 from dastune.orchestration.grid import grid
 from dastune.orchestration.study import run
@@ -115,6 +116,17 @@ def test_children_on_two_nodes_of_which_one_is_lost(
     assert {child.child: child.score for child in folder.child_rows()} == scores
     events = [event_from_row(line) for line in read_lines(folder.ledger)]
     assert Ledger(events).charge(assignment.id).attempts == 2
+
+
+def test_a_worker_without_the_gpu_that_ray_promises_is_told(
+    three_nodes: "Cluster", study_of: Callable[..., StudyConfig], tmp_path: Path
+) -> None:
+    three_nodes.add_node(num_cpus=2, num_gpus=2, object_store_memory=200 * 2**20)
+    study = study_of(
+        methods={"random": {"children_in_parallel": 2}}, resources={"gpus": 1}, budget={"gpu_hours": 0.001}
+    )
+    with pytest.raises(UserError, match="sees no GPU on this node"):
+        run(study, output=tmp_path / "runs", address=three_nodes.address)
 
 
 @pytest.fixture

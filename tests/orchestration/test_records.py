@@ -95,6 +95,9 @@ def test_children_are_one_table_of_their_searchs_run(
     assert tracker.close(60.0) == 0
 
     assert folder.child_rows("random-n2-s3") == [child_of("random-n2-s3", 0), again]
+    # What was heard again as it was is no second line; not by the records of another execution either.
+    Records(study, folder, tracker).hear(Report("random-n2-s3", "search", 1.0, 3, children=[again]))
+    assert len(folder.children.read_text().splitlines()) == 4
     uri = f"sqlite:///{folder.mlflow_store}"
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("small")

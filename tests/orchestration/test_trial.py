@@ -235,6 +235,25 @@ def test_a_diverged_child_is_a_line_for_people_and_scores_nothing(
     )
 
 
+def test_children_that_no_checkpoint_holds_are_on_no_record_until_they_are_trained_again(
+    study_of: StudyOf, dataset: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first attempt gets through more children than the second one, and is lost without a checkpoint."""
+    monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 1e9)
+    study, assignment, folder = study_of(budget={"cpu_hours": 60 / 3600}), Assignment("random", 0, 0), new_folder(root)
+    heard = list(islice(trial(study, assignment, dataset, folder), 60))
+    assert heard[-1].points[-1].values["children"] >= 10
+    for report in heard:
+        write(folder, report)
+    assert folder.child_rows() == []
+    run(trial(study, assignment, dataset, folder, clock=TickingClock()), folder)
+    [row] = folder.search_rows()
+    rows = folder.child_rows()
+    assert sum(child.status != "cut" for child in rows) == row.children < 10
+    assert sum(child.seconds for child in rows) <= row.charged_seconds
+
+
 class Gone:
     """A worker whose process is gone."""
 

@@ -73,7 +73,8 @@ def test_files_keep_them_apart(study_of):
     assert row["test_accuracy_sd"] == pytest.approx(np.sqrt(2) * 0.001)
     own, theirs = (folder.report / "tables.md").read_text().split("Published policies, found elsewhere")
     assert "theirs" not in own
-    assert f"| theirs (external) | aa-svhn | 99.1 ± 0.1 (n=2) | 0 noise ops | {SOURCE} |" in theirs
+    assert f"| theirs (external) | aa-svhn | 99.1 ± 0.1 (n=2) | {SOURCE} |" in theirs
+    assert "| method | policy | test accuracy, % | what it is |" in theirs
 
 
 def test_the_figures_are_as_without_them(study_of, make_study):
@@ -109,6 +110,29 @@ def test_a_study_of_nothing_to_compare_makes_a_page(study_of, methods, text):
     plan = read_plan(folder.study)
     Console(file=out, width=200).print(console(cells(*rows_in_order(folder, plan)), plan))
     assert ("Test accuracy by number of noise ops" in out.getvalue()) == bool(methods)
+
+
+def test_a_study_of_published_policies_has_no_figures_and_nothing_empty(study_of):
+    folder = study_of(())
+    page = write_report(folder).read_text()
+    assert {path.name for path in folder.report.iterdir()} == {"index.html", "tables.md", "external.csv"}
+    assert list(sections_of(page)) == ["Published policies, found elsewhere", "Provenance", "Failed or missing"]
+    assert "2 of 2 searches and 4 of 4 final trainings are in." in page
+    assert "<svg" not in page
+    assert "No search is in yet" not in page
+    assert "No results yet" not in page
+    assert "noise op" not in sections_of(page)["Published policies, found elsewhere"]
+    assert (folder.report / "tables.md").read_text().startswith("Published policies, found elsewhere. ")
+
+
+def test_what_is_to_come_has_its_place_before_it_is_in(study_of):
+    folder = study_of(("das",))
+    lines = folder.searches.read_text().splitlines(keepends=True)
+    folder.searches.write_text("".join(line for line in lines if '"theirs"' in line))
+    folder.finals.write_text("")
+    page = write_report(folder).read_text()
+    assert "No search is in yet." in page
+    assert "figure9.svg" in page
 
 
 def test_without_a_study_file_the_name_tells(search_row, final_row):

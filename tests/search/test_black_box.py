@@ -105,7 +105,8 @@ def test_a_diverged_child_scores_nothing_and_ends_with_its_epoch(make_task: Make
     search = search_of(make_task(learning_rate=1e6), proposer, 20)
     progress = to_the_end(search)
     assert [score for _, score in proposer.told] == [0.0, 0.0]
-    assert search.summary() == {"children": 2.0, "val_accuracy": 0.0}
+    assert search.summary() == {"children": 2.0}
+    assert search.best() == NO_AUGMENTATION  # rather than what made a network diverge
     ended = [child for p in progress for child in p.ended]
     assert [(child.index, child.score, child.status) for child in ended] == [(0, 0.0, "diverged"), (1, 0.0, "diverged")]
     assert all(child.epochs == int(child.epochs) < 20 for child in ended)  # 60 steps are not made in vain
@@ -177,7 +178,23 @@ def test_amid_a_round_of_halving_partial_scores_count(make_task: MakeTask) -> No
         search.step(0.0)
     scores = [next(scores_by_hand(task, policy, child, 4, (3,))) for child, policy in enumerate(FIVE[:3])]
     assert search.best() == FIVE[scores.index(max(scores))]
-    assert search.summary() == {"children": 0.0}
+    assert search.summary() == {"children": 0.0, "val_accuracy": max(scores)}
+
+
+def test_of_those_that_began_a_rung_one_in_eta_goes_on_also_where_some_diverged(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverging = [True, True]  # the first two validations
+    monkeypatch.setattr(
+        Evaluation, "loss", property(lambda self: float("nan") if diverging and diverging.pop() else 1.0)
+    )
+    search = search_of(make_task(), Listed(FIVE), 4, halving=Halving(children=5, eta=2))
+    progress = to_the_end(search)
+    # Rung 0: five children, 3 steps each. Two diverge and one of three is stopped: two go on as if none had diverged.
+    assert sum(p.steps for p in progress) == 5 * 3 + 2 * 3 + 6
+    ended = sorted((child.index, child.status) for p in progress for child in p.ended)
+    assert [status for _, status in ended[:2]] == ["diverged", "diverged"]
+    assert sorted(status for _, status in ended[2:]) == ["scored", "stopped", "stopped"]
 
 
 def test_a_round_with_diverged_children_only_ends(make_task: MakeTask) -> None:

@@ -1,6 +1,6 @@
 """Batches, Training and Evaluation: what they visit, that they resume unnoticed, and accuracy computed directly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -13,7 +13,7 @@ from dastune.augment.policies import PolicyTransform
 from dastune.augment.standard import StandardAugmentation
 from dastune.data.classification import Images
 from dastune.ops.table import OPS
-from dastune.policy.policy import NO_AUGMENTATION, Choice, Policy, Stages, Step, SubPolicies, SubPolicy
+from dastune.policy.policy import NO_AUGMENTATION, Choice, Edge, Genotype, Policy, Stages, Step, SubPolicies, SubPolicy
 from dastune.seeds import generator
 from dastune.training import loop
 from dastune.training.loop import AugmentedBatches, Batches, Evaluation, Task, Training
@@ -23,9 +23,15 @@ MakeTask = Callable[..., Task]
 Through = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+def any_of(names: Iterable[str], stages: int = 2) -> Policy:
+    steps = [
+        Step(op=op.name, low=min(op.low, op.high), high=max(op.low, op.high)) for op in (OPS[name] for name in names)
+    ]
+    return Stages(stages=(tuple(Choice(weight=1, step=step) for step in steps),) * stages)
+
+
 def every_op() -> Policy:
-    steps = [Step(op=op.name, low=min(op.low, op.high), high=max(op.low, op.high)) for op in OPS.values()]
-    return Stages(stages=(tuple(Choice(weight=1, step=step) for step in steps),) * 2)
+    return any_of(OPS)
 
 
 POLICIES = {
@@ -104,24 +110,65 @@ def counted(task: Task) -> tuple[Task, list[int]]:
     return replace(task, train=images), images.asked
 
 
-def test_a_group_is_augmented_as_one_batch_of_all(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "GROUP_PIXELS", 2 * BATCH_PIXELS)
-    task = make_task()
-    batches, order, random = (
-        AugmentedBatches(task, every_op(), seed=4),
-        Batches(60, 20, seed=4),
-        generator(4, "augmentation"),
-    )
-    policy = PolicyTransform(every_op(), random)
-    for wanted in (7, 5, 3, 1):
-        count = min(wanted, 2)
-        images, labels = task.train.batch(torch.cat([order.draw() for _ in range(count)]))
-        images = task.standard.after_policy(policy(task.standard.before_policy(images, random)), random)
-        for batch in range(count):
-            rows = slice(20 * batch, 20 * batch + 20)
-            drawn, drawn_labels = batches.draw(wanted - batch)
-            assert torch.equal(drawn, images[rows])
-            assert torch.equal(drawn_labels, labels[rows])
+LIBRARIES = {"phase_scramble", "heavy_blur"}  # whose sums are a library's, another one for another number of images
+EXACT = {
+    "most ops": any_of(sorted(OPS.keys() - LIBRARIES)),
+    "sub-policies": POLICIES["sub-policies"],
+    "blended": Genotype(nodes=((Edge(source=0, step=Step(op="rotate", high=30)),) * 2,), inputs=1),
+    "standard only": NO_AUGMENTATION,
+}
+STANDARD = {
+    "all": StandardAugmentation(crop_px=1, flip=True, cutout_px=2),
+    "cutout": StandardAugmentation(cutout_px=3),
+    "none": StandardAugmentation(),
+}
+
+
+@pytest.mark.parametrize("policy", EXACT.values(), ids=EXACT)
+@pytest.mark.parametrize("standard", STANDARD.values(), ids=STANDARD)
+def test_batches_are_augmented_as_one_by_one_however_they_are_grouped(
+    standard: StandardAugmentation, policy: Policy, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "GROUP_PIXELS", 4 * BATCH_PIXELS)
+    task = make_task(standard=standard)
+    batches, order = AugmentedBatches(task, policy, seed=4), Batches(60, 20, seed=4)
+    before, within, after = (generator(4, "augmentation", stage) for stage in ("before", "policy", "after"))
+    transform = PolicyTransform(policy, within)
+    for wanted in (9, 8, 7, 6, 3, 2, 1, 1, 9):  # groups of 4, 3, 1, 1, 4
+        images, labels = task.train.batch(order.draw())
+        images = standard.after_policy(transform(standard.before_policy(images, before)), after)
+        drawn, drawn_labels = batches.draw(wanted)
+        assert torch.equal(drawn, images)
+        assert torch.equal(drawn_labels, labels)
+
+
+def test_only_the_last_bits_of_libraries_sums_depend_on_groups(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    for pixels in (1, 4 * BATCH_PIXELS):
+        monkeypatch.setattr(loop, "GROUP_PIXELS", pixels)
+        batches = AugmentedBatches(make_task(), any_of(sorted(LIBRARIES), stages=1), seed=4)
+        drawn.append(torch.cat([batches.draw(9 - i)[0] for i in range(9)]))
+    torch.testing.assert_close(drawn[0], drawn[1], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("policy", EXACT.values(), ids=EXACT)
+def test_a_training_does_not_depend_on_how_its_batches_are_grouped(
+    policy: Policy, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, through_a_file: Through
+) -> None:
+    monkeypatch.setattr(loop, "GROUP_PIXELS", 1)
+    one_by_one = Training(make_task(), policy, 3, seed=0)
+    losses = after(one_by_one, 9)
+    for pixels in (2 * BATCH_PIXELS, 4 * BATCH_PIXELS, 100 * BATCH_PIXELS):
+        monkeypatch.setattr(loop, "GROUP_PIXELS", pixels)
+        whole, halved, resumed = (Training(make_task(), policy, 3, seed) for seed in (0, 0, 1))
+        assert after(whole, 9) == losses
+        found = [float(halved.step(until)) for until in (3, 3, 3, 5, 5, 8)]
+        resumed.load_state_dict(through_a_file(halved.state_dict()))  # elsewhere, where no end is near
+        assert found + after(resumed, 3) == losses
+        for training in (whole, resumed):
+            assert same(training.state_dict(), one_by_one.state_dict())
 
 
 @pytest.mark.parametrize(
