@@ -40,6 +40,8 @@ def answer(cells: Sequence[Cell], kinds: Mapping[str, str] | None = None, partia
         return Answer(("Only published policies, found elsewhere, have final trainings; nothing is compared.",), ())
     if not known:
         return Answer(("No final training is in yet, so there is nothing to compare.",), ())
+    if not searched and kinds and set(kinds.values()) <= {*CONTROLS, PUBLISHED}:
+        return Answer(("Only controls are compared in this study: nothing in it learns what to apply.",), ())
     if not searched:
         return Answer(("Only controls have final trainings so far; no search can be compared with them yet.",), ())
     level = levels_of(searched)[-1]

@@ -85,6 +85,14 @@ def test_nothing_to_say(final_row, methods, text):
     assert text in answer(cells([], made(final_row, methods))).findings[0]
 
 
+def test_a_study_of_controls_waits_for_no_search(final_row):
+    tested = cells([], made(final_row, {"none": [0.9], "wide": [0.95]}))
+    of_controls = answer(tested, {"none": "none", "wide": "trivial", "theirs": "published"}, partial=False)
+    assert of_controls.findings == ("Only controls are compared in this study: nothing in it learns what to apply.",)
+    waiting = answer(tested, {"none": "none", "wide": "trivial", "das": "das"}, partial=True)
+    assert waiting.findings == ("Only controls have final trainings so far; no search can be compared with them yet.",)
+
+
 def test_partial(final_row):
     found = answer(cells([], made(final_row, {"das": [0.9, 0.8]})), partial=True)
     assert any("may change" in limit for limit in found.limits)
