@@ -253,7 +253,8 @@ def _finish(result: "StudyResult") -> None:
         failed = sorted(path.stem for path in result.folder.errors.glob("*.txt") if path.stem in result.missing)
         if failed:
             typer.echo(f"{len(failed)} failed: {', '.join(failed)}; tracebacks in {shown / 'errors'}", err=True)
-        typer.echo(f"{len(result.missing)} searches are not finished; go on: dastune resume {shown}", err=True)
+        unfinished = f"{len(result.missing)} searches or their final trainings are not finished"
+        typer.echo(f"{unfinished}; go on: dastune resume {shown}", err=True)
         raise typer.Exit(130 if result.interrupted else 1)
 
 

@@ -89,7 +89,8 @@ class ChildRow:
         seconds: device-seconds that it was charged; children trained at the same time share a step's equally.
         epochs: how long it was trained.
         status: "scored" (trained and validated whole), "stopped" (successive halving ended it early), "diverged" (its
-            loss was not finite; it scores 0), "cut" (in training when the budget ended).
+            loss was not finite; it scores 0), "cut" (in training when the budget ended; a score it has by then, of its
+            last rung of successive halving, counts for the search's result).
         policy: what it was trained with, as `dastune.policy` writes it.
     """
 

@@ -105,7 +105,10 @@ def _advice(study: StudyConfig, found: Fit, options: BlackBox) -> str:
         "fewer points in n and m": grid and found.points != 1,
     }
     *changes, last = (change for change, helps in possible.items() if helps)
-    what = "its grid is not walked to the end" if grid else "so few children show little"
+    if found.children == 0:
+        what = "not one child gets a score, and without one it finds nothing"
+    else:
+        what = "its grid is not walked to the end" if grid else "so few children show little"
     return f"{what}; consider {', '.join(changes)}{' or ' * bool(changes)}{last}"
 
 

@@ -258,12 +258,17 @@ def test_less_than_twenty_children_are_few(budget: int, warned: bool) -> None:
     assert told == [advice] * warned
 
 
+def test_a_budget_without_a_single_child_is_told() -> None:
+    [told] = lines(digits("methods={random: {}}", steps(60)), "warning")  # a child takes 60, and then its validation
+    assert told.startswith("warning         random: not one child gets a score, and without one it finds nothing; ")
+
+
 def test_fewer_epochs_or_points_than_one_are_not_advised() -> None:
     one = "training.child_epochs=1"
     [told] = lines(digits(searching(halving="{}"), one, steps(3)), "warning")
     assert told == "warning         auto_augment: so few children show little; consider a larger budget"
     [told] = lines(digits("methods={rand_augment: {n: [1], m: [1]}}", one, steps(3)), "warning")
-    assert told.endswith("its grid is not walked to the end; consider a larger budget or halving")
+    assert told.endswith("; consider a larger budget or halving")
 
 
 def test_halving_is_not_advised_to_who_has_it() -> None:

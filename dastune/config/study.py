@@ -81,7 +81,8 @@ class BudgetConfig(Strict):
     cpu_hours: Positive | None = None
     """Device-hours on CPU slots."""
     steps: Count | None = None
-    """Optimiser steps; makes a study reproducible bit for bit on a CPU."""
+    """Optimiser steps; makes a study reproducible bit for bit on a CPU. The last one ends a search: a child that is
+    trained to its end with it gets no score any more."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "BudgetConfig":

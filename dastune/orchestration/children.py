@@ -35,7 +35,11 @@ class Children:
             self._end(child, child.status)
             if child.status == "diverged":
                 after = f"after {child.epochs:.3g} epochs its loss was not finite, and it scores 0"
-                self._notes.append(f"{self._assignment.id}: child {child.index} diverged: {after}")
+                self.note(f"child {child.index} diverged: {after}")
+
+    def note(self, text: str) -> None:
+        """Take a line about the search for people."""
+        self._notes.append(f"{self._assignment.id}: {text}")
 
     def settle(self) -> None:
         """Note that a checkpoint holds what `state_dict` returned just now."""

@@ -13,6 +13,7 @@ import torch
 
 from dastune.budget import AttemptMeter, Budget, Charge, Ledger, LedgerEvent, Meter, device_share, event_from_row
 from dastune.config import StudyConfig
+from dastune.config.study import BlackBox
 from dastune.data.classification import Dataset
 from dastune.errors import UserError
 from dastune.folder import FinalRow, SearchRow, Status, StudyFolder, read_lines, write_atomic
@@ -183,6 +184,8 @@ class _Trial:
         """Write the policy, close the meter, and report the row."""
         policy, summary = search.best(), dict(search.summary())
         self._children.cut()
+        if isinstance(self._assignment.options(self._study), BlackBox) and "val_accuracy" not in summary:
+            self._children.note("no child has a score, so that it found nothing: its policy is no augmentation")
         assignment, study = self._assignment, self._study
         provenance = {
             "study": study.name,

@@ -196,8 +196,8 @@ def check_devices(devices: Devices, study: StudyConfig) -> None:
         if isinstance(options, BlackBox) and options.children_in_parallel > devices.slots(wanted):
             raise UserError(
                 f"methods.{label}.children_in_parallel: {options.children_in_parallel} children at the same time need "
-                f"as many times what resources says, but the cluster has that {devices.slots(wanted)} times; lower it, "
-                "or give the address of a larger cluster (--address)"
+                f"as many times what resources says, and there is room for {devices.slots(wanted)}; lower it, or give "
+                "the address of a larger cluster (--address)"
             )
 
 

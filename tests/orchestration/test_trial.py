@@ -19,7 +19,7 @@ from dastune.orchestration.grid import Assignment, grid
 from dastune.orchestration.reports import Report
 from dastune.orchestration.setting import child_server
 from dastune.orchestration.trial import trial
-from dastune.policy.policy import Policy, load_policy, load_policy_file
+from dastune.policy.policy import NO_AUGMENTATION, Policy, load_policy, load_policy_file
 from dastune.search.auto_augment import AutoAugmentProposer
 from dastune.search.black_box import BlackBoxSearch
 from dastune.search.search import SearchProgress
@@ -252,6 +252,19 @@ def test_children_that_no_checkpoint_holds_are_on_no_record_until_they_are_train
     rows = folder.child_rows()
     assert sum(child.status != "cut" for child in rows) == row.children < 10
     assert sum(child.seconds for child in rows) <= row.charged_seconds
+
+
+def test_a_search_that_scores_no_child_says_so(study_of: StudyOf, dataset: Dataset, root: Path) -> None:
+    study, folder = study_of(budget={"steps": 3}), new_folder(root)
+    for label in ("random", "das", "none"):
+        reports = run(trial(study, Assignment(label, 0, 0), dataset, folder), folder)
+        notes = [note for report in reports for note in report.notes]
+        assert notes == (
+            ["random-n0-s0: no child has a score, so that it found nothing: its policy is no augmentation"]
+            if label == "random"
+            else []
+        )
+    assert load_policy(folder.policy("random-n0-s0")) == NO_AUGMENTATION
 
 
 class Gone:
