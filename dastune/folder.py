@@ -29,7 +29,8 @@ class SearchRow:
             where there is none.
         held_seconds, charged_seconds: device-seconds, see `dastune.budget`.
         steps: optimiser steps over all children.
-        children: trainings finished inside a black-box search; 0 for the others.
+        children: trainings that ended inside a black-box search, also early; those cut by the budget not. 0 for the
+            others.
         noise_mass: expected share of noise ops in the found policy; `uniform_noise_share`: the same if all ops were
             equally likely.
         space_size_log10: log10 of the number of policies the search chose from; 0 for controls without a choice.

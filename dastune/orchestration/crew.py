@@ -61,7 +61,7 @@ class Worker(Protocol):
 class SpreadCrew:
     """Trains children in this process and in workers. A child stays where it is unless its place is taken.
 
-    What comes of a child does not depend on where it is trained: weights and order are functions of its index.
+    What comes of a child does not depend on where it is trained: weights, order and draws are functions of its index.
     """
 
     def __init__(self, here: LocalCrew, workers: Sequence[Worker]) -> None:

@@ -65,7 +65,8 @@ class Records:
 
     def _track_children(self, search: str) -> None:
         """Log the children of a search that has ended as one table, if it had any."""
-        if rows := self._folder.child_rows(search):
+        rows = sorted((row for row in self._children.values() if row.search_id == search), key=lambda row: row.child)
+        if rows:
             path = self._folder.children_table(search)
             write_atomic(path, _table_text(rows))
             self._tracker.table(search, path, CHILDREN_TABLE)

@@ -1,4 +1,4 @@
-"""A child's training, batch by batch, and the crew that trains children, here one after the other."""
+"""A child's training, batch by batch, and the crew that trains children, here in this process."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ class ChildTraining:
 
 
 class Crew(Protocol):
-    """Trains the children of one search. A child goes by its index, of which its weights and order are functions."""
+    """Trains the children of one search. A child goes by its index, of which weights, order and draws are functions."""
 
     def begin(self, child: int, policy: Policy, state: Mapping[str, Any] | None = None) -> None:
         """Take on a child, from its beginning or from a state of it."""
@@ -89,7 +89,7 @@ class LocalCrew:
     Args:
         task: search-train images to train on, search-validation images to score with.
         epochs: of a child that is trained whole.
-        seed: child c gets its own weights and order, a function of (seed, c), the same for every method.
+        seed: child c gets its own weights, order and draws, functions of (seed, c), the same for every method.
     """
 
     def __init__(self, task: Task, epochs: int, seed: int) -> None:
