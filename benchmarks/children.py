@@ -33,7 +33,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from dastune.augment.standard import Normalise, StandardAugmentation
 from dastune.config.study import AutoAugment, Resources
-from dastune.data.classification import Images
+from dastune.data.images import Images
 from dastune.data.table import DATASETS
 from dastune.models.network import Network
 from dastune.ops.spaces import SPACES

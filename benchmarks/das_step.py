@@ -26,7 +26,7 @@ import torch
 
 from dastune.augment.standard import Normalise, StandardAugmentation
 from dastune.config.study import Das
-from dastune.data.classification import Images
+from dastune.data.images import Images
 from dastune.ops.spaces import SPACES
 from dastune.orchestration.setting import warm_up
 from dastune.policy.policy import NO_AUGMENTATION

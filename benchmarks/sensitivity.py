@@ -17,7 +17,7 @@ import torch
 
 import dastune
 from dastune.config import StudyConfig
-from dastune.data.classification import Dataset
+from dastune.data.dataset import Dataset
 from dastune.data.table import DATASETS
 from dastune.orchestration.grid import Assignment
 from dastune.orchestration.setting import search_of, warm_up

@@ -11,7 +11,7 @@ from dastune.config import load_study
 from dastune.config.study import BlackBox, Das
 from dastune.folder import StudyFolder, read_lines
 
-CHARGED_BAR, HELD_BAR = 0.05, 0.8
+CHARGED_BAR, HELD_BAR = 0.05, 0.9
 
 folder, slots = StudyFolder.existing(sys.argv[1]), int(sys.argv[2])
 study = load_study(folder.study)

@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from dastune.augment.standard import Normalise, StandardAugmentation
-from dastune.data.classification import Images
+from dastune.data.images import Images
 from dastune.orchestration.setting import warm_up
 from dastune.policy.policy import NO_AUGMENTATION
 from dastune.training.loop import Batches, Task, Training

@@ -5,11 +5,13 @@ minus the work lost to infrastructure after the last durable checkpoint, minus t
 that replaced it. All that a method causes stays in.
 
 The ledger is append-only. Each event carries cumulative accounts of one attempt and a sequence number, so that reading
-it is idempotent: of each attempt the highest sequence number counts, however often a line was written.
+it is idempotent: of each attempt the highest sequence number counts, however often a line was written. It also names
+the checkpoint that its attempt went on from, so that what is charged is the chain of checkpoints that led to where the
+search is now; where a damaged checkpoint was passed over, the work since the one before it is lost, and not charged.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +24,13 @@ HELD_LIMIT = 1.25  # of the budget: a search that infrastructure keeps interrupt
 # would not have spent.
 FREE_ACCOUNTS = ("process", "report")
 REPEATED_ACCOUNTS = ("startup", "restore")
+
+# Two checkpoints are kept, and an attempt's last event is durable, too.
+KEPT_DURABLE = 3
+
+# An attempt's origin is the (attempt, sequence) of the checkpoint that it went on from.
+Origin = tuple[int, int]
+BEGAN_ANEW: Origin = (-1, 0)
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class LedgerEvent:
         durable: the work up to here would survive the process (a checkpoint was written, or the meter was closed).
         closed: the process let go of its devices by itself.
         unix_time: when, by the clock of the process' host; for people, never to be subtracted across hosts.
+        origin: what the attempt went on from; None: the last durable event before it.
     """
 
     search: str
@@ -72,6 +82,7 @@ class LedgerEvent:
     durable: bool
     closed: bool = False
     unix_time: float = 0.0
+    origin: Origin | None = None
 
     @property
     def held(self) -> float:
@@ -89,6 +100,7 @@ class AttemptMeter:
         clock: monotonic seconds; a fake in tests.
         share: devices held (`device_share`).
         granted: the clock's time from which the devices were held; None: now.
+        origin: see `LedgerEvent`.
     """
 
     search: str
@@ -97,6 +109,7 @@ class AttemptMeter:
     share: float
     clock: Callable[[], float]
     granted: float | None = None
+    origin: Origin | None = None
     accounts: dict[str, float] = field(default_factory=dict)
     _sequence: int = 0
 
@@ -122,14 +135,26 @@ class AttemptMeter:
     @property
     def charged(self) -> float:
         """What this attempt adds to `charged` so far, in device-seconds."""
-        return _charged(self.attempt, self.accounts)
+        return _charged(self.accounts, first=self._first)
+
+    @property
+    def _first(self) -> bool:
+        return self.attempt == 0 or self.origin == BEGAN_ANEW
 
     def event(self, steps: int, *, durable: bool, closed: bool = False) -> LedgerEvent:
         """Return the ledger event of this moment."""
         self._sequence += 1
-        accounts = dict(self.accounts)
         return LedgerEvent(
-            self.search, self.attempt, self._sequence, self.meter, accounts, steps, durable, closed, time.time()
+            self.search,
+            self.attempt,
+            self._sequence,
+            self.meter,
+            dict(self.accounts),
+            steps,
+            durable,
+            closed,
+            time.time(),
+            self.origin,
         )
 
 
@@ -137,8 +162,9 @@ def _working(accounts: Mapping[str, float]) -> float:
     return sum(seconds for account, seconds in accounts.items() if account not in FREE_ACCOUNTS)
 
 
-def _charged(attempt: int, accounts: Mapping[str, float]) -> float:
-    free = (*FREE_ACCOUNTS, *(REPEATED_ACCOUNTS if attempt > 0 else ()))
+def _charged(accounts: Mapping[str, float], *, first: bool) -> float:
+    """Return what is charged of an attempt's accounts; `first`: no attempt before it led to where the search is."""
+    free = (*FREE_ACCOUNTS, *(() if first else REPEATED_ACCOUNTS))
     return sum(seconds for account, seconds in accounts.items() if account not in free)
 
 
@@ -162,37 +188,70 @@ class Ledger:
     """Reads events into charges. Events may come repeated and in any order."""
 
     def __init__(self, events: Iterable[LedgerEvent] = ()) -> None:
-        self._events: dict[tuple[str, Meter], dict[int, dict[int, LedgerEvent]]] = {}
+        self._attempts: dict[tuple[str, Meter], dict[int, _Attempt]] = {}
         for event in events:
             self.add(event)
 
     def add(self, event: LedgerEvent) -> None:
         """Take in one event."""
-        attempts = self._events.setdefault((event.search, event.meter), {})
-        attempts.setdefault(event.attempt, {})[event.sequence] = event
+        attempts = self._attempts.setdefault((event.search, event.meter), {})
+        attempts.setdefault(event.attempt, _Attempt()).add(event)
 
     def charge(self, search: str, meter: Meter = "search") -> Charge:
         """Return what `search` has used on `meter`: durable work is charged, work after the last checkpoint is lost.
 
         Call it for a search that no process works on at the moment (at a restart, or when it has ended).
         """
-        held = held_working = charged = lost = 0.0
-        steps = 0
-        attempts = self._events.get((search, meter), {})
-        for number, by_sequence in sorted(attempts.items()):
-            last = by_sequence[max(by_sequence)]
-            durable = [event for event in by_sequence.values() if event.durable]
-            kept = max(durable, key=lambda event: event.sequence) if durable else None
-            held += last.held
-            held_working += _working(last.accounts)
-            if kept is not None:
-                charged += _charged(number, kept.accounts)
-                steps = kept.steps
-            # A dead attempt's start-up is lost with it unless something durable came of it.
-            lost += last.held - (kept.held if kept else 0.0)
-        return Charge(held, held_working, charged, lost, steps, max(attempts, default=-1) + 1)
+        attempts = self._attempts.get((search, meter), {})
+        last = [attempts[number].last for number in sorted(attempts)]
+        held = sum(event.held for event in last)
+        chain = list(_chain(attempts))
+        return Charge(
+            held=held,
+            held_working=sum(_working(event.accounts) for event in last),
+            charged=sum(_charged(event.accounts, first=first) for event, first in chain),
+            lost=max(0.0, held - sum(event.held for event, _ in chain)),  # sums in another order differ in the last bit
+            steps=chain[0][0].steps if chain else 0,
+            attempts=max(attempts, default=-1) + 1,
+        )
+
+
+class _Attempt:
+    """What is to be kept of an attempt's events: the last one, and the durable ones that another may go on from."""
+
+    def __init__(self) -> None:
+        self.last: LedgerEvent
+        self._durable: dict[int, LedgerEvent] = {}
+
+    def add(self, event: LedgerEvent) -> None:
+        if not hasattr(self, "last") or event.sequence >= self.last.sequence:
+            self.last = event
+        if event.durable:
+            self._durable[event.sequence] = event
+            if len(self._durable) > KEPT_DURABLE:
+                del self._durable[min(self._durable)]
+
+    def durable(self, until: int | None) -> LedgerEvent | None:
+        """Return the last durable event, of those up to the sequence number `until`."""
+        sequences = [sequence for sequence in self._durable if until is None or sequence <= until]
+        return self._durable[max(sequences)] if sequences else None
+
+
+def _chain(attempts: Mapping[int, _Attempt]) -> Iterator[tuple[LedgerEvent, bool]]:
+    """Yield the durable event of each attempt that led to the present state, backwards, and if it was the first."""
+    until: int | None = None
+    number = max(attempts, default=-1)
+    while number >= 0:
+        attempt = attempts.get(number)
+        origin = attempt.last.origin if attempt is not None else None
+        first = number == 0 or origin == BEGAN_ANEW
+        if attempt is not None and (event := attempt.durable(until)) is not None:
+            yield event, first
+        number, until = (number - 1, None) if origin is None or origin[0] >= number else origin
 
 
 def event_from_row(row: Mapping[str, Any]) -> LedgerEvent:
     """Return the event of one line of `ledger.jsonl`."""
-    return LedgerEvent(**{**row, "accounts": dict(row["accounts"])})
+    origin = row.get("origin")
+    origin = None if origin is None else (int(origin[0]), int(origin[1]))
+    return LedgerEvent(**{**row, "accounts": dict(row["accounts"]), "origin": origin})

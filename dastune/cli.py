@@ -1,9 +1,11 @@
-"""The command line: plan, run, resume, report, policy, ui, doctor. Imports little, so that --help is quick."""
+"""The command line: plan, run, resume, status, report, policy, ui, doctor. Imports little, so that --help is quick."""
 
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,8 @@ from dastune.exchange.table import FORMATS
 
 if TYPE_CHECKING:
     from dastune.orchestration.study import StudyResult
+
+INTERRUPTED = 130  # the exit code of what Ctrl-C ends
 
 app = typer.Typer(
     help="Search augmentation policies side by side, under one metered device-time budget.",
@@ -39,6 +43,19 @@ BudgetOption = Annotated[
 AddressOption = Annotated[
     str | None,
     typer.Option("--address", help="A Ray cluster: auto, HOST:PORT or ray://HOST:PORT; default: this machine."),
+]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URI",
+        help="For nodes that share no folder: s3://BUCKET/PREFIX or gs://..., for checkpoints and a mirror of the "
+        "study's folder. [default: the folder itself, which all nodes must see]",
+    ),
+]
+ConcurrentOption = Annotated[
+    int | None,
+    typer.Option("--max-concurrent", min=1, metavar="N", help="Searches at the same time. [default: as many as fit]"),
 ]
 PolicyArgument = Annotated[
     Path, typer.Argument(metavar="POLICY", help="A policy file, such as runs/digits_noise/policies/das-n0-s0.json.")
@@ -74,22 +91,61 @@ def run(
     budget: BudgetOption = None,
     output: Annotated[Path, typer.Option("--output", help="Where the study's folder is made.")] = Path("runs"),
     address: AddressOption = None,
+    storage: StorageOption = None,
+    max_concurrent: ConcurrentOption = None,
+    go_on: Annotated[bool, typer.Option("--resume", help="Go on with the study if its folder is there.")] = False,
 ) -> None:
     """Run a study: all searches, then the final training of what they found, and the report."""
     from dastune.config import load_study
 
     config = load_study(study, overrides=set_ or (), budget=budget)
-    from dastune.orchestration import study as orchestration
+    with _stopped_at_once(output / config.name):
+        from dastune.orchestration import study as orchestration
 
-    _finish(orchestration.run(config, output=output, address=address))
+        result = orchestration.run(
+            config, output=output, address=address, storage=storage, go_on=go_on, max_concurrent=max_concurrent
+        )
+        _finish(result)
 
 
 @app.command()
-def resume(folder: FolderArgument, address: AddressOption = None) -> None:
+def resume(
+    folder: FolderArgument,
+    address: AddressOption = None,
+    storage: StorageOption = None,
+    max_concurrent: ConcurrentOption = None,
+) -> None:
     """Go on with a study that was stopped; nothing finished is repeated."""
-    from dastune.orchestration import study as orchestration
+    with _stopped_at_once(folder):
+        from dastune.orchestration import study as orchestration
 
-    _finish(orchestration.resume(folder, address=address))
+        result = orchestration.resume(folder, address=address, storage=storage, max_concurrent=max_concurrent)
+        _finish(result)
+
+
+@app.command()
+def stop(folder: FolderArgument) -> None:
+    """Ask a running study to write its checkpoints and end, as Ctrl-C does, from any machine that sees its folder."""
+    from dastune.folder import StudyFolder
+
+    study = StudyFolder.existing(folder)
+    try:
+        study.stop.touch()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); stop its driver by a signal") from error
+    typer.echo("if a dastune works on it, it stops within a minute; go on: dastune resume " + str(folder))
+
+
+@app.command()
+def status(
+    folder: FolderArgument,
+    json_: Annotated[bool, typer.Option("--json", help="All of it as one JSON object.")] = False,
+) -> None:
+    """Print how a study stands, from its files alone, also while it runs."""
+    from dastune.report.status import read_status
+
+    found = read_status(folder)
+    typer.echo(found.to_json() if json_ else "\n".join(found.lines))
 
 
 @app.command()
@@ -231,8 +287,26 @@ def doctor(
         typer.echo(line)
 
 
+@contextmanager
+def _stopped_at_once(folder: Path) -> Iterator[None]:
+    """Leave with 130, and with the command that goes on, where a person has not waited for the end."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # what Ray makes of SIGTERM while it starts
+            raise
+        begun = (folder / "study.yaml").exists()
+        with suppress(OSError):  # the terminal may be gone
+            typer.echo(f"stopped at once; go on: dastune resume {folder}" if begun else "stopped at once", err=True)
+        # Not sys.exit: threads of Ray's and MLflow's would be waited for.
+        os._exit(INTERRUPTED)
+
+
 def _finish(result: "StudyResult") -> None:
-    """Print the table and where everything is; leave with 1 if something is missing, 130 after Ctrl-C."""
+    """Print the table and where everything is; leave with 1 if something failed, 130 if the study was stopped."""
     from rich.console import Console
 
     from dastune.report.stats import cells
@@ -255,7 +329,7 @@ def _finish(result: "StudyResult") -> None:
             typer.echo(f"{len(failed)} failed: {', '.join(failed)}; tracebacks in {shown / 'errors'}", err=True)
         unfinished = f"{len(result.missing)} searches or their final trainings are not finished"
         typer.echo(f"{unfinished}; go on: dastune resume {shown}", err=True)
-        raise typer.Exit(130 if result.interrupted else 1)
+        raise typer.Exit(INTERRUPTED if result.interrupted else 1)
 
 
 def main() -> None:

@@ -1,18 +1,32 @@
 """What a user is told when the input is at fault."""
 
+import re
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 MOST_SHOWN = 60  # characters of a name or a value in a message
 
+# In a URI: user and password, which may hold a slash but is no port; a user alone where a server is, for it may be a
+# token; a password among the options of a database.
+_SECRETS = re.compile(
+    r"(?<=://)[^\s:/@]*:(?!\d+(?:[/?#\s]|$))[^\s@]*(?=@)"
+    r"|(?<=\bhttp://)[^\s/?#@]+(?=@)|(?<=\bhttps://)[^\s/?#@]+(?=@)"
+    r"|(?<=[?&;])[^\s=&]*(?:password|passwd|pwd|secret|token|odbc_connect)[^\s=&]*=[^\s&]*",
+    re.IGNORECASE,
+)
+
 
 class UserError(Exception):
     """The input is at fault, not the program.
 
     The message stands alone: where, what came, what is legal, what to do. The command line prints it without a
-    traceback and exits with 2.
+    traceback and exits with 2. What it quotes may come from anybody's file: control characters are written as Python
+    writes them, and passwords in URIs are left out.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(printable, without_secrets(message).split("\n"))))
 
 
 def nearest(word: str, legal: Iterable[str]) -> str:
@@ -35,6 +49,15 @@ def printable(text: str) -> str:
     'a\\x1b[31m'
     """
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with *** for passwords, and whoever they belong to, in its URIs.
+
+    >>> without_secrets("uri: postgresql://anna:pass@db/mlflow")
+    'uri: postgresql://***@db/mlflow'
+    """
+    return _SECRETS.sub("***", text)
 
 
 def shortened(value: object, most: int = MOST_SHOWN) -> str:

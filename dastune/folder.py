@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from typing import Any, Literal
 from dastune.errors import UserError
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+
+STOP_NAME = "stop"  # of the file, or blob, that asks a study to stop
 
 Status = Literal["done", "budget", "held", "failed"]
 ChildEnd = Literal["scored", "stopped", "diverged", "cut"]
@@ -138,21 +141,29 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append JSON objects as `append_line` does, all at once: what it takes to be durable, it takes once."""
+    """Append JSON objects as `append_line` does, all at once: what it takes to be durable, it takes once.
+
+    Raises OSError if they cannot be written; the file is then as it was.
+    """
     lines = b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows)
     if not lines:
         return
-    with path.open("ab+") as file:
-        new = file.tell() == 0
-        if not new:
+    with path.open("ab+", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > 0:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 lines = b"\n" + lines
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    if new:
-        _sync_entry(path)
+        try:
+            while lines:  # a disk that is all but full takes a part
+                lines = lines[file.write(lines) :]
+            os.fsync(file.fileno())
+            if size == 0:
+                _sync_entry(path)
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -185,7 +196,8 @@ class StudyFolder:
         self.checkpoints = self.root / "checkpoints"
         self.errors = self.root / "errors"
         self.lock = self.root / "lock"
-        self.stop = self.root / "stop"  # while it is there, trials checkpoint and end
+        self.stop = self.root / STOP_NAME  # while it is there, trials checkpoint and end
+        self.pending = self.root / "pending.json"  # a report with rows, while it is being written
         self.report = self.root / "report"
         self.mlflow_store = self.root / "mlflow.db"
         self.mlflow_artifacts = self.root / "mlartifacts"
@@ -203,22 +215,15 @@ class StudyFolder:
 
     def policy(self, search_id: str) -> Path:
         """Return the path of a search's policy file. `search_id` must be a safe name."""
-        return self.policies / f"{safe_name(search_id)}.json"
+        return self.root / policy_name(search_id)
 
-    def checkpoint(self, search_id: str) -> Path:
-        """Return the path of a search's checkpoint. `search_id` must be a safe name."""
-        return self.checkpoints / f"{safe_name(search_id)}.pt"
+    def error(self, search_id: str) -> Path:
+        """Return the path of a failed search's traceback. `search_id` must be a safe name."""
+        return self.errors / f"{safe_name(search_id)}.txt"
 
     def children_table(self, search_id: str) -> Path:
         """Return the path of the table of a search's children, made for tracking. `search_id` must be a safe name."""
         return self.root / "children" / f"{safe_name(search_id)}.json"
-
-    def begin_attempt(self, search_id: str) -> int:
-        """Return 0, 1, ... for the first, second ... process that works on a search; counted durably."""
-        path = self.checkpoints / f"{safe_name(search_id)}.attempts"
-        attempt = int(path.read_text()) if path.exists() else 0
-        write_atomic(path, str(attempt + 1))
-        return attempt
 
     def search_rows(self) -> list[SearchRow]:
         """Return the finished searches, in order of finishing, each once (the last line of a key counts)."""
@@ -239,25 +244,32 @@ class StudyFolder:
         }
         return [ChildRow(**rows[key]) for key in sorted(rows)]
 
-    def add_search(self, row: SearchRow) -> bool:
-        """Append `row` unless its key is there already, not failed; return whether it was added."""
-        known = {old.id: old for old in self.search_rows()}.get(row.id)
-        if known is not None and known.status != "failed":
-            return False
+    def add_search(self, row: SearchRow) -> None:
+        """Append a row without a look at what is there: of a key that comes again the last line counts."""
         append_line(self.searches, asdict(row))
-        return True
 
-    def add_final(self, row: FinalRow) -> bool:
-        """Append `row` unless its key is there already; return whether it was added."""
-        key = (row.search_id, row.train_seed)
-        if any((known["search_id"], known["train_seed"]) == key for known in read_lines(self.finals)):
-            return False
+    def add_final(self, row: FinalRow) -> None:
+        """Append a row, as `add_search` does."""
         append_line(self.finals, asdict(row))
-        return True
 
     def add_children(self, rows: Iterable[ChildRow]) -> None:
-        """Append rows without a look at what is there: of a key that comes again the last line counts."""
+        """Append rows, as `add_search` does, all at once."""
         append_lines(self.children, (asdict(row) for row in rows))
+
+
+def checkpoint_names(search_id: str) -> tuple[str, ...]:
+    """Return the names of a search's two checkpoints in a study's storage, each a safe name in "checkpoints/"."""
+    return tuple(f"checkpoints/{safe_name(search_id)}.{slot}.pt" for slot in ("a", "b"))
+
+
+def claim_name(search_id: str) -> str:
+    """Return the name of what says, in a study's storage, which attempt works on a search."""
+    return f"checkpoints/{safe_name(search_id)}.attempt"
+
+
+def policy_name(search_id: str) -> str:
+    """Return the path of a search's policy file, relative to the folder. `search_id` must be a safe name."""
+    return f"policies/{safe_name(search_id)}.json"
 
 
 def safe_name(name: str) -> str:

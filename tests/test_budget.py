@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dastune.budget import (
+    BEGAN_ANEW,
     HELD_LIMIT,
     AttemptMeter,
     Budget,
@@ -222,3 +223,42 @@ def test_budgets_in_seconds_and_in_steps() -> None:
 @pytest.mark.parametrize(("cpus", "gpus", "share"), [(2, 0, 2), (4, 1, 1), (4, 0.25, 0.25), (0.5, 0, 0.5)])
 def test_devices_are_gpus_where_there_are_any(cpus: float, gpus: float, share: float) -> None:
     assert device_share(cpus, gpus) == share
+
+
+def _held(search_seconds: float, **more: float) -> dict[str, float]:
+    return {"startup": 1.0, "restore": 0.5, "search": search_seconds, **more}
+
+
+def test_work_since_the_checkpoint_that_was_gone_on_from_is_lost() -> None:
+    """The second checkpoint of attempt 0 is damaged: attempt 1 goes on from the first one."""
+    events = [
+        LedgerEvent(SEARCH, 0, 1, "search", _held(10), 10, durable=True),
+        LedgerEvent(SEARCH, 0, 2, "search", _held(20), 20, durable=True),
+        LedgerEvent(SEARCH, 0, 3, "search", _held(23), 23, durable=False),
+        LedgerEvent(SEARCH, 1, 1, "search", _held(5), 15, durable=True, origin=(0, 1)),
+        LedgerEvent(SEARCH, 1, 2, "search", _held(7), 17, durable=False, origin=(0, 1)),
+    ]
+    charge = Ledger(events).charge(SEARCH)
+    # Start-up and restore are charged once: to the attempt that began.
+    assert (charge.charged, charge.steps) == (11.5 + 5, 15)
+    assert charge.held == 24.5 + 8.5
+    assert charge.lost == 13 + 2
+
+
+def test_an_attempt_that_began_anew_is_charged_alone_and_for_its_start() -> None:
+    events = [
+        LedgerEvent(SEARCH, 0, 1, "search", _held(10), 10, durable=True),
+        LedgerEvent(SEARCH, 1, 1, "search", _held(4), 4, durable=True, origin=BEGAN_ANEW),
+        LedgerEvent(SEARCH, 2, 1, "search", _held(2), 6, durable=True, origin=(1, 1)),
+    ]
+    charge = Ledger(events).charge(SEARCH)
+    assert charge.charged == 1.5 + 4 + 2
+    assert charge.lost == 11.5
+    meter = AttemptMeter(SEARCH, 1, "search", 1.0, FakeClock(), origin=BEGAN_ANEW, accounts=_held(4))
+    assert meter.charged == 5.5
+    assert AttemptMeter(SEARCH, 2, "search", 1.0, FakeClock(), origin=(1, 1), accounts=_held(2)).charged == 2
+
+
+def test_a_ledger_whose_origins_go_in_circles_is_read_to_an_end() -> None:
+    events = [LedgerEvent(SEARCH, n, 1, "search", _held(1), 1, durable=True, origin=(n, 1)) for n in (0, 1)]
+    assert Ledger(events).charge(SEARCH).held == 5

@@ -112,9 +112,31 @@ def test_an_unwritable_output_is_told_before_anything_starts(tmp_path: Path) -> 
     assert "--output" in fault(dastune("run", "digits_noise", "--output", "file/runs", cwd=tmp_path))
 
 
-@pytest.mark.parametrize("command", ["resume", "report", "ui"])
+@pytest.mark.parametrize("command", ["resume", "status", "report", "ui"])
 def test_a_folder_without_a_study_is_told(command: str, tmp_path: Path) -> None:
     assert "holds no study" in fault(dastune(command, "nowhere", cwd=tmp_path))
+
+
+def test_status_loads_no_heavy_package_and_prints_text_or_json(tmp_path: Path) -> None:
+    root = tmp_path / "study"
+    root.mkdir()
+    plan = dastune("plan", "digits_noise", cwd=tmp_path).stdout
+    (root / "study.yaml").write_text(plan.partition("# every field, defaults filled in\n")[2])
+    shown = dastune("status", "study", cwd=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("digits_noise: not begun; 0 of 54 searches and 0 of 54 final trainings done\n")
+    assert "go on with dastune resume study\n" in shown.stdout
+    code = (
+        "import sys\n"
+        "sys.argv = ['dastune', 'status', 'study', '--json']\n"
+        "from dastune.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'matplotlib', 'pandas', 'optuna', 'numpy', 'scipy'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stderr.strip() == "HEAVY []"
+    assert json.loads(result.stdout)["totals"]["waiting"] == 54
 
 
 def test_packaged_studies_say_how_to_run_them() -> None:

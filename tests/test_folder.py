@@ -15,6 +15,8 @@ from dastune.folder import (
     StudyFolder,
     append_line,
     append_lines,
+    checkpoint_names,
+    claim_name,
     read_lines,
     safe_name,
     write_atomic,
@@ -63,7 +65,7 @@ def test_a_row_without_a_summary_is_of_an_earlier_version(folder: StudyFolder) -
     append_line(folder.searches, earlier)
     assert folder.search_rows() == [SEARCH]
     told = replace(SEARCH, id="das-n0-s2", summary={"tau_entropy": 2.5})
-    assert folder.add_search(told)
+    folder.add_search(told)
     assert folder.search_rows() == [SEARCH, told]
 
 
@@ -106,25 +108,10 @@ def test_rows_cannot_hold_nan(tmp_path: Path) -> None:
     assert list(read_lines(tmp_path / "rows.jsonl")) == []
 
 
-def test_a_finished_search_is_there_once(folder: StudyFolder) -> None:
-    assert folder.add_search(SEARCH)
-    assert not folder.add_search(replace(SEARCH, held_seconds=99.0))
-    assert folder.add_search(replace(SEARCH, id="das-n0-s2", search_seed=2))
-    assert [row.id for row in folder.search_rows()] == ["das-n0-s1", "das-n0-s2"]
-    assert folder.search_rows()[0] == SEARCH
-
-
 def test_a_failed_search_may_be_done_again(folder: StudyFolder) -> None:
-    assert folder.add_search(replace(SEARCH, status="failed"))
-    assert folder.add_search(SEARCH)
+    folder.add_search(replace(SEARCH, status="failed"))
+    folder.add_search(SEARCH)
     assert folder.search_rows() == [SEARCH]
-
-
-def test_a_final_training_is_there_once(folder: StudyFolder) -> None:
-    assert folder.add_final(FINAL)
-    assert not folder.add_final(replace(FINAL, test_accuracy=0.1))
-    assert folder.add_final(replace(FINAL, train_seed=1))
-    assert folder.final_rows() == [FINAL, replace(FINAL, train_seed=1)]
 
 
 def test_a_line_written_twice_is_one_row(folder: StudyFolder) -> None:
@@ -170,15 +157,11 @@ def test_no_lines_make_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_attempts_are_counted(folder: StudyFolder) -> None:
-    counted = [folder.begin_attempt(name) for name in ("a-n0-s0", "a-n0-s0", "b-n0-s0", "a-n0-s0")]
-    assert counted == [0, 1, 0, 2]
-    assert StudyFolder(folder.root).begin_attempt("a-n0-s0") == 3
-
-
 def test_paths_of_a_search(folder: StudyFolder) -> None:
     assert folder.policy("das-n0-s1") == folder.root / "policies" / "das-n0-s1.json"
-    assert folder.checkpoint("das-n0-s1").parent == folder.root / "checkpoints"
+    assert folder.error("das-n0-s1") == folder.root / "errors" / "das-n0-s1.txt"
+    assert checkpoint_names("das-n0-s1") == ("checkpoints/das-n0-s1.a.pt", "checkpoints/das-n0-s1.b.pt")
+    assert claim_name("das-n0-s1") == "checkpoints/das-n0-s1.attempt"
     assert folder.children_table("das-n0-s1") == folder.root / "children" / "das-n0-s1.json"
     with pytest.raises(UserError, match="no safe folder name"):
         folder.policy("../x")

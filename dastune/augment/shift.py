@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from dastune.augment.steps import DRAWS, DrawnSteps, MaskedImages, StepTable, uniform_draws
-from dastune.data.classification import Indices, Pixels
+from dastune.data.dataset import Indices, Pixels
 from dastune.ops.spaces import DASTUNE
 from dastune.policy.policy import Step
 from dastune.seeds import generator

@@ -71,7 +71,7 @@ def _apply(raw: dict[str, Any], override: str) -> str | None:
         return f"--set {override}: must be KEY.PATH=VALUE, for example --set final.epochs=10"
     try:
         value = yaml_file.parse(text)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         return f"--set {override}: {text!r} is not valid YAML"
     *parents, last = keys
     section = raw

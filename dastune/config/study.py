@@ -1,5 +1,6 @@
 """StudyConfig: everything one YAML asks for, typed and frozen; unknown keys are refused."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -36,6 +37,7 @@ from dastune.config.methods import (
 )
 from dastune.config.model import Model, SmallCNNModel, WideResNetModel
 from dastune.config.space import Noise, OpRange, Space
+from dastune.errors import without_secrets
 
 __all__ = [
     "METHODS",
@@ -71,6 +73,7 @@ __all__ = [
 ]
 
 LONGEST_LABEL = 60  # a search's id, LABEL-nLEVEL-sSEED, has to be a safe name too
+MODEL_NAME = re.compile(r"[A-Za-z0-9][^\s:,{}\[\]]{0,98}")
 
 
 class BudgetConfig(Strict):
@@ -113,6 +116,11 @@ class Resources(Strict):
     """CPU slots; torch uses as many threads."""
     gpus: NotNegative = 0
     """The share of a GPU: 1, or less, so that several searches share one; 0: no GPU."""
+    devices: str = "alike"
+    """Which devices searches may get, GPUs where `gpus` is above 0, else CPUs. alike: of one model; a budget in hours
+    is refused where nodes have unlike ones, whose hours buy unlike amounts of search. mixed: any; the report states
+    which they were. Or one GPU model as Ray calls it, such as A100: searches get nodes of that model only. A budget in
+    steps takes any, but results are equal bit for bit only on devices of one model."""
 
     @field_validator("gpus")
     @classmethod
@@ -120,6 +128,22 @@ class Resources(Strict):
         if gpus > 1:
             raise FieldError("must be 1 at most: a search trains on one GPU, and more GPUs run more searches")
         return gpus
+
+    @field_validator("devices")
+    @classmethod
+    def _can_be_found(cls, devices: str, info: ValidationInfo) -> str:
+        if devices in ("alike", "mixed"):
+            return devices
+        if not MODEL_NAME.fullmatch(devices) or devices.lower() in ("alike", "mixed"):
+            raise FieldError("must be alike, mixed, or one GPU model as Ray calls it, such as A100 or RTX-PRO-6000")
+        if info.data.get("gpus") == 0:
+            raise FieldError("must be alike or mixed where resources.gpus is 0; Ray names GPU models only")
+        return devices
+
+    @property
+    def model(self) -> str | None:
+        """The GPU model that searches must get, as Ray calls it; None: any."""
+        return None if self.devices in ("alike", "mixed") else self.devices
 
 
 class Standard(Strict):
@@ -172,9 +196,21 @@ class Tracking(Strict):
     """Where MLflow's records go."""
 
     uri: str | None = None
-    """MLflow tracking URI; null: MLFLOW_TRACKING_URI if set, else sqlite in the study's folder."""
+    """MLflow tracking URI, without a password; null: MLFLOW_TRACKING_URI if set, else sqlite in the study's folder."""
     experiment: str | None = None
     """MLflow experiment; null: the study's name."""
+
+    @field_validator("uri")
+    @classmethod
+    def _holds_no_secret(cls, uri: str | None) -> str | None:
+        if uri is not None and without_secrets(uri) != uri:
+            raise FieldError(
+                "holds a password or a token, which the study's folder would keep; leave it out, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, for a server, "
+                "PGPASSFILE or PGPASSWORD for PostgreSQL; or set MLFLOW_TRACKING_URI to the whole URI and leave "
+                "tracking.uri out"
+            )
+        return uri
 
 
 class StudyConfig(Strict):
@@ -202,6 +238,9 @@ class StudyConfig(Strict):
     """Recipe inside searches."""
     final: Final
     """Recipe of the final trainings."""
+    hang_minutes: Positive = 15
+    """A step, one batch, that takes longer is taken for hung: its process is ended, and the search fails with the
+    traceback of where it was. Waiting for a person or the driver does not count."""
     tracking: Tracking = Tracking()
     """MLflow."""
 

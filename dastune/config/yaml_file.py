@@ -1,6 +1,7 @@
 """YAML as studies are written in it: safe, no key twice, 1e-4 is a number; what is wrong is told in one line."""
 
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import yaml
 
 from dastune.errors import UserError
 
+MOST_BYTES = 1_000_000  # of a study file
+MOST_VALUES = 100_000  # in it, each alias (*name) written out
 
-class _GivenTwice(yaml.MarkedYAMLError):
-    pass
+
+class _Refused(yaml.MarkedYAMLError):
+    """What YAML allows and a study does not need."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -22,7 +26,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    raise _GivenTwice(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
+                    raise _Refused(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
                 seen.add((key.tag, key.value))
         return node
 
@@ -37,14 +41,40 @@ def parse(text: str) -> Any:
     """Return what a YAML text means. Raises yaml.YAMLError, or ValueError for an impossible date."""
     loader = _Loader(text)
     try:
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node holds, each alias written out. Raises _Refused if that has no end, or is too many.
+
+    A few lines of aliases of aliases stand for more values than fit any memory, and merging mappings (<<) makes them.
+
+    Args:
+        known: the counts of nodes, by id; 0 while a node is being counted.
+    """
+    if known.get(id(node)) == 0:
+        raise _Refused(problem="an alias (*name) stands inside of what it refers to; write the value out")
+    if id(node) not in known:
+        known[id(node)] = 0
+        inner = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        is_leaf = isinstance(node, yaml.ScalarNode)
+        known[id(node)] = 1 + (0 if is_leaf else sum(_count(item, known) for item in inner))
+    if known[id(node)] > MOST_VALUES:
+        raise _Refused(problem=f"stands for more than {MOST_VALUES:,} values; no study has so many")
+    return known[id(node)]
 
 
 def read(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file. Raises UserError if it cannot be read or holds none."""
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path}: is larger than {MOST_BYTES:,} bytes; no study is")
         raw = parse(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
@@ -61,23 +91,14 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         kind = "a list" if isinstance(raw, list) else "a text" if isinstance(raw, str) else f"the value {raw!r}"
         raise UserError(f"{path}: holds {kind}; must be a mapping with keys such as name, data, methods and budget")
-    if _contains_itself(raw):
-        raise UserError(f"{path}: an alias (*name) stands inside of what it refers to; write the value out")
     return raw
-
-
-def _contains_itself(value: Any, above: tuple[int, ...] = ()) -> bool:
-    if id(value) in above or not isinstance(value, dict | list):
-        return id(value) in above
-    items = value.values() if isinstance(value, dict) else value
-    return any(_contains_itself(item, (*above, id(value))) for item in items)
 
 
 def _explain(error: yaml.YAMLError) -> str:
     """Return where a file is no YAML, and why."""
     mark, problem = getattr(error, "problem_mark", None), str(getattr(error, "problem", None) or error)
     where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    if isinstance(error, _GivenTwice):
+    if isinstance(error, _Refused):
         return f"{where}: {problem}"
     if "another document" in problem:
         return f"{where}: a second document begins here; a study is one"

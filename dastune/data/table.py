@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dastune.data.classification import Dataset
+    from dastune.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

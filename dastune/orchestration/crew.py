@@ -10,8 +10,12 @@ from dastune.policy.policy import Policy, policy_from_json, policy_to_json
 from dastune.search.child import Advance, LocalCrew
 
 
-class WorkerLostError(Exception):
-    """A process that trained children is gone, by no fault of the method: the trial is to start again."""
+class AttemptLostError(Exception):
+    """A trial cannot go on, by no fault of the method: it is to start again from its checkpoint."""
+
+
+class WorkerLostError(AttemptLostError):
+    """A process that trained children is gone."""
 
 
 class ChildServer:

@@ -1,14 +1,15 @@
 """What `dastune doctor` tells: versions, devices, Ray, disk, and what of a study would run where."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from dastune.config import StudyConfig
 from dastune.errors import UserError
+from dastune.orchestration.cluster import check_devices, cluster
 from dastune.orchestration.environment import environment
 from dastune.orchestration.grid import grid
-from dastune.orchestration.tuner import check_devices, cluster
 
 LOW_DISK_BYTES = 5 * 2**30
 
@@ -29,6 +30,10 @@ def examine(study: StudyConfig | None, address: str | None) -> Iterator[str]:
     with cluster(address, object_store_bytes=100 * 2**20) as devices:
         where = address or "local, started and stopped for this check"
         yield f"ray      {len(devices.nodes)} nodes, {devices.cpus:g} CPUs, {devices.gpus:g} GPUs ({where})"
+        named = Counter(model for node in devices.nodes for model in node.models)
+        if named:
+            models = ", ".join(f"{model} on {nodes} node{'s' * (nodes > 1)}" for model, nodes in sorted(named.items()))
+            yield f"         as resources.devices may name them: {models}"
         if study is None:
             return
         try:

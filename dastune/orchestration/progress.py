@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -13,7 +14,13 @@ from dastune.config import StudyConfig
 from dastune.folder import FinalRow, SearchRow
 from dastune.orchestration.grid import Assignment
 from dastune.orchestration.reports import Report
+from dastune.report.status import device_seconds_left
 from dastune.report.tables import duration
+
+
+def _whatever_the_terminal() -> "suppress":
+    """Go on without a word where nobody reads: a terminal that hung up, a full disk, a pipe, at which rich exits."""
+    return suppress(OSError, SystemExit)
 
 
 class Progress:
@@ -51,7 +58,8 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._console.is_terminal:
-            self._live.stop()
+            with _whatever_the_terminal():
+                self._live.stop()
 
     def hear(self, report: Report) -> None:
         """Take in one report; off a terminal, print a line when a search or a final training has ended."""
@@ -65,14 +73,19 @@ class Progress:
         if not self._console.is_terminal:
             self._say(report)
 
+    def lost(self, search: str) -> None:
+        """Note that the process of a search died."""
+        self._running.pop(search, None)
+
     @property
     def running(self) -> bool:
         """Whether any trial has begun and not ended."""
         return bool(self._running)
 
     def note(self, text: str) -> None:
-        """Print one line beside the table."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        """Print one line beside the table, if it can be printed."""
+        with _whatever_the_terminal():
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _say(self, report: Report) -> None:
         at = f"[{duration(time.monotonic() - self._begun)}]"
@@ -93,23 +106,16 @@ class Progress:
 
     def seconds_left(self) -> float | None:
         """Return an estimate from what ended trials took, or None before any has."""
-        finals = list(self._finals.values())
-        if not finals:
-            return None
         share = self._study.resources.gpus or self._study.resources.cpus
-        final_seconds = sum(final.seconds for final in finals) / len(finals)
-        by_method: dict[str, list[float]] = {}
-        for row in self._rows.values():
-            by_method.setdefault(row.method, []).append(row.held_seconds)
-        budget = self._study.budget.per_search().seconds
-        left = (self._finals_expected - len(finals)) * final_seconds
-        for search, assignment in self._todo.items():
-            known = by_method.get(assignment.label)
-            expected = sum(known) / len(known) if known else (budget or 0.0)
-            if search not in self._rows:
-                running = self._running.get(search)
-                left += max(0.0, expected - (running.charged if running else 0.0))
-        return left / share / max(self._slots, 1)
+        left = device_seconds_left(
+            {search: assignment.label for search, assignment in self._todo.items() if search not in self._rows},
+            self._finals_expected - len(self._finals),
+            rows=self._rows.values(),
+            trained=list(self._finals.values()),
+            charged={search: report.charged for search, report in self._running.items()},
+            budget=self._study.budget.per_search().seconds,
+        )
+        return None if left is None else left / share / max(self._slots, 1)
 
     def _table(self) -> RenderableType:
         """The live view: one row a method, then what runs now."""

@@ -13,7 +13,8 @@ from dastune.augment.shift import shifted
 from dastune.augment.standard import Normalise, StandardAugmentation
 from dastune.config import StudyConfig
 from dastune.config.study import Final, NoAugmentation, Training
-from dastune.data.classification import Dataset, Images, Indices, Parts, Pixels, cut_parts
+from dastune.data.dataset import Dataset, Indices, Parts, Pixels, cut_parts
+from dastune.data.images import Images
 from dastune.errors import UserError
 from dastune.orchestration.crew import ChildServer, SpreadCrew, Worker
 from dastune.orchestration.grid import Assignment

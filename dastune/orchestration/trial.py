@@ -1,35 +1,44 @@
 """One trial: a search under its budget, then its final trainings. Knows neither Ray nor MLflow; a plain generator."""
 
-import io
+import json
 import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 
-from dastune.budget import AttemptMeter, Budget, Charge, Ledger, LedgerEvent, Meter, device_share, event_from_row
+from dastune.budget import BEGAN_ANEW, AttemptMeter, Budget, LedgerEvent, Meter, device_share, event_from_row
 from dastune.config import StudyConfig
 from dastune.config.study import BlackBox
-from dastune.data.classification import Dataset
+from dastune.data.dataset import Dataset
 from dastune.errors import UserError
-from dastune.folder import FinalRow, SearchRow, Status, StudyFolder, read_lines, write_atomic
+from dastune.folder import STOP_NAME, FinalRow, SearchRow, Status, policy_name, safe_name
+from dastune.orchestration.checkpoints import Checkpoints, SupersededError
 from dastune.orchestration.children import Children
-from dastune.orchestration.crew import Worker, WorkerLostError
+from dastune.orchestration.crew import AttemptLostError, Worker
 from dastune.orchestration.grid import Assignment
-from dastune.orchestration.reports import Point, Report
+from dastune.orchestration.reports import Point, Report, Start
 from dastune.orchestration.setting import final_task, reset_process, search_of, warm_up
-from dastune.policy.policy import Policy, load_policy, noise_mass, policy_text
+from dastune.orchestration.watchdog import Watchdog
+from dastune.policy.policy import Policy, noise_mass, policy_file_from_text, policy_text
 from dastune.search.search import Search
+from dastune.storage import Storage
 from dastune.training.final import FinalTraining
 from dastune.training.loop import Task
 
-REPORT_SECONDS = 2.0  # between reports, which are also the ledger's heartbeats
-CHECKPOINT_SECONDS = 10.0  # between checkpoints, at least
-CHECKPOINT_SHARE = 0.02  # of the time at most: a slow checkpoint is written less often
+STOP_CHECK_SECONDS = 2.0  # between looks for STOP_NAME
+
+# Reports are also the ledger's heartbeats. Long searches report and checkpoint less often: a day of one must not
+# become a ledger of 43,000 lines, and what a death may cost grows with what there is to lose.
+REPORT_SECONDS, LONGEST_REPORT_SECONDS, REPORT_SHARE = 2.0, 30.0, 0.0005  # of the budget
+CHECKPOINT_SECONDS, LONGEST_CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 10.0, 300.0, 0.005
+CHECKPOINT_COST = 0.02  # of the time at most: a slow checkpoint is written less often
 DIVERGED_LOSS = 1e9  # in place of a NaN or an infinity, which JSON cannot hold
 
 
@@ -37,7 +46,8 @@ def trial(
     study: StudyConfig,
     assignment: Assignment,
     dataset: Dataset,
-    folder: StudyFolder,
+    storage: Storage,
+    start: Start,
     *,
     workers: Sequence[Worker] = (),
     granted: float | None = None,
@@ -46,42 +56,50 @@ def trial(
     """Run one search and its final trainings, from where an earlier attempt left off, yielding reports.
 
     Args:
+        storage: where checkpoints are, on every node that a trial may run on.
+        start: what the driver knows of the search.
         workers: processes that train children of the search besides this one, each on devices like this one's, all
             of which are metered. A final training needs one device, so that a trial with workers ends with its search.
         granted: the clock's time at which the process was given its devices; None: now.
         clock: monotonic seconds.
 
-    A fault of the method is caught, written to `folder.errors`, and reported as a failed row.
+    A fault of the method is caught, and reported as a failed row with its traceback; so is a step that did not end
+    (`Watchdog`), by the attempt after it.
 
     Raises:
-        WorkerLostError: a worker is gone; the trial is to be run again.
+        AttemptLostError: a worker is gone, or checkpoints cannot be read; the trial is to be run again.
     """
     granted = clock() if granted is None else granted
-    if folder.stop.exists():
-        return
     try:
-        if not folder.study.is_file():
+        if storage.exists(STOP_NAME):
+            return
+        if not storage.exists("study.yaml"):
             raise UserError(
-                f"--output: {folder.root} is not to be seen on node {platform.node()}; it must be on storage that all "
-                "nodes of the cluster share"
+                f"--output: the study's folder is not to be seen on node {platform.node()}; it must be on storage that "
+                "all nodes of the cluster share, or give them an object store: --storage s3://BUCKET/PREFIX"
             )
-        run = _Trial(study, assignment, dataset, folder, workers, granted, clock)
-    except UserError as error:
+        run = _Trial(study, assignment, dataset, storage, start, workers, granted, clock)
+    except (UserError, OSError) as error:
         # No trial of the study can run on this node: the driver stops and says so.
         yield Report(assignment.id, "unfit", charged=0.0, steps=0, error=str(error))
         return
+    if (hung := run.hung()) is not None:
+        yield hung
+        return
     try:
-        yield from run.search()
-        if not workers:
-            yield from run.finals()
-        yield run.ended()
+        with Watchdog(60.0 * study.hang_minutes, run.note_hang) as watchdog:
+            run.watchdog = watchdog
+            for report in run.reports():
+                with watchdog.off():  # until the driver has taken it
+                    yield report
     except _StopRequested:
         yield run.stopped()
-    except WorkerLostError:
+    except SupersededError:
+        return  # nobody listens any more
+    except AttemptLostError:
         raise
-    except Exception as error:
-        write_atomic(folder.errors / f"{assignment.id}.txt", traceback.format_exc())
-        yield run.failed(error)
+    except (Exception, SystemExit) as error:  # Ray would take a method's sys.exit() for the end of the trial
+        yield run.failed(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 class _StopRequested(Exception):  # noqa: N818  no error: a person pressed Ctrl-C
@@ -89,34 +107,43 @@ class _StopRequested(Exception):  # noqa: N818  no error: a person pressed Ctrl-
 
 
 class _Trial:
+    watchdog: Watchdog
+
     def __init__(
         self,
         study: StudyConfig,
         assignment: Assignment,
         dataset: Dataset,
-        folder: StudyFolder,
+        storage: Storage,
+        start: Start,
         workers: Sequence[Worker],
         granted: float,
         clock: Callable[[], float],
     ) -> None:
-        self._study, self._assignment, self._dataset, self._folder = study, assignment, dataset, folder
-        self._workers, self._clock = workers, clock
+        self._study, self._assignment, self._dataset, self._storage = study, assignment, dataset, storage
+        self._start, self._workers, self._clock = start, workers, clock
         self._share = device_share(study.resources.cpus, study.resources.gpus) * (1 + len(workers))
         self._children = Children(assignment)
         warm_up()
         self._device = reset_process(study, assignment)
-        self._attempt = folder.begin_attempt(assignment.id)
-        self._report_due = self._checkpoint_due = clock()
+        self._checkpoints = Checkpoints(storage, assignment.id, start.attempt)
+        self._attempt = self._checkpoints.attempt
+        budget = study.budget.per_search().seconds or 0.0
+        self._report_every = max(REPORT_SECONDS, min(REPORT_SHARE * budget, LONGEST_REPORT_SECONDS))
+        self._checkpoint_every = max(CHECKPOINT_SECONDS, min(CHECKPOINT_SHARE * budget, LONGEST_CHECKPOINT_SECONDS))
+        self._report_due = self._checkpoint_due = self._stop_due = clock()
         self._meter = self._new_meter("search", granted)
         # A process serves many searches; which of them pays for its start is chance: held, but charged to none.
         self._meter.book("process")
         self._final_granted = granted
-        self._before = 0.0
-        self._earlier = Charge()
+        self._before = start.charge.charged
         self._steps = self._final_steps = 0
-        self._row: SearchRow | None = None
+        self._row, self._policy_text = start.row, start.policy
+        self._content: dict[str, Any] | None = None
         self._points: list[Point] = []
+        self._points_settled = 0  # of them, the first ones: a checkpoint holds them
         self._events: list[LedgerEvent] = []
+        self._storage_fails = False
 
     def _new_meter(self, meter: Meter, granted: float | None = None) -> AttemptMeter:
         return AttemptMeter(self._assignment.id, self._attempt, meter, self._share, self._clock, granted=granted)
@@ -125,14 +152,23 @@ class _Trial:
         steps = self._steps if self._meter.meter == "search" else self._final_steps
         return self._meter.event(steps, durable=durable, closed=closed)
 
+    def reports(self) -> Iterator[Report]:
+        """Run all that is left of the search and of its final trainings."""
+        yield from self.search()
+        if not self._workers:
+            yield from self.finals()
+        yield self.ended()
+
     # The search
 
     def search(self) -> Iterator[Report]:
         """Run the search until its budget is used up, unless an earlier attempt has."""
-        done = {row.id: row for row in self._folder.search_rows() if row.status != "failed"}
-        if self._assignment.id in done:
-            self._row = done[self._assignment.id]
+        if self._attempt > 0:
+            self._load_checkpoint()
+        if self._row is not None:
             self._before, self._steps = self._row.charged_seconds, self._row.steps
+            if self._start.row is None:
+                yield self._report("searched", booked=True)
             return
         search = search_of(self._study, self._assignment, self._dataset, self._device, self._workers)
         budget = self._study.budget.per_search()
@@ -141,11 +177,12 @@ class _Trial:
             self._meter.book("restore")
         else:
             self._meter.book("startup")
-        self._checkpoint_due = self._clock() + CHECKPOINT_SECONDS
+        self._checkpoint_due = self._clock() + self._checkpoint_every
         yield from self._told(self._report("search"))
         status = self._over(budget)
         while status is None:
             progress = search.step(budget.spent(self._charged, self._steps))
+            self.watchdog.alive()
             self._steps += progress.steps
             before = self._meter.held
             self._meter.book(progress.account)
@@ -159,22 +196,32 @@ class _Trial:
 
     def _between_steps(self, search: Search) -> Iterator[Report]:
         """Checkpoint, report or stop, where it is time to."""
-        report_due = self._clock() >= self._report_due
-        stop = report_due and self._folder.stop.exists()
+        stop, report_due = self._should_stop(), self._clock() >= self._report_due
+        if report_due:
+            self._point(self._assignment.id, int(self._charged), search.summary())
         if stop or self._clock() >= self._checkpoint_due:
             self._checkpoint("search", search.state_dict(), children=self._children.state_dict())
-            self._children.settle()
         if stop:
             raise _StopRequested
         if report_due:
-            self._point(self._assignment.id, int(self._charged), search.summary())
             yield from self._told(self._report("search"))
+
+    def _should_stop(self) -> bool:
+        """Look now and then whether the study is to stop; no method caused the time that takes."""
+        if self._clock() < self._stop_due:
+            return False
+        stop = False
+        with suppress(OSError):  # the next look may be luckier
+            stop = self._storage.exists(STOP_NAME)
+        self._meter.book("report")
+        self._stop_due = self._clock() + STOP_CHECK_SECONDS
+        return stop
 
     def _over(self, budget: Budget) -> Status | None:
         """Return why the search must end now, or None."""
         if budget.spent(self._charged, self._steps) >= 1:
             return "budget"
-        return "held" if budget.held_out(self._earlier.held_working + self._meter.held_working) else None
+        return "held" if budget.held_out(self._start.charge.held_working + self._meter.held_working) else None
 
     @property
     def _charged(self) -> float:
@@ -198,7 +245,7 @@ class _Trial:
             **({"data_shift": study.data.model_dump(mode="json")["shift"]} if study.data.shift else {}),
             "dastune_version": version("dastune"),
         }
-        write_atomic(self._folder.policy(assignment.id), policy_text(policy, provenance))
+        self._policy_text = policy_text(policy, provenance)
         self._synchronise()
         self._meter.book("search")
         self._row = self._search_row(status, policy, summary, search.space_size_log10)
@@ -206,56 +253,60 @@ class _Trial:
         self._final_granted = self._meter.mark
         values = {**summary, "noise_mass": self._row.noise_mass, "charged_seconds": self._row.charged_seconds}
         self._point(assignment.id, int(self._charged), {**values, "held_seconds": self._row.held_seconds})
+        self._settle()
         return self._report("searched", booked=True)
 
     # The final trainings
 
     def finals(self) -> Iterator[Report]:
         """Train the found policy from scratch with each final seed that has no row yet."""
-        done = {(row.search_id, row.train_seed) for row in self._folder.final_rows()}
-        seeds = [seed for seed in self._study.seeds.final if (self._assignment.id, seed) not in done]
+        seeds = [seed for seed in self._study.seeds.final if seed not in self._start.trained]
         if not seeds:
             return
-        policy = load_policy(self._folder.policy(self._assignment.id))
+        policy = policy_file_from_text(self._policy_text, policy_name(self._assignment.id)).policy
         task = final_task(self._study, self._assignment, self._dataset, self._device)
         self._meter = self._new_meter("final", self._final_granted)
         for seed in seeds:
             yield from self._final(task, policy, seed)
-        self._folder.checkpoint(self._assignment.id).unlink(missing_ok=True)
 
     def _final(self, task: Task, policy: Policy, seed: int) -> Iterator[Report]:
         study, assignment = self._study, self._assignment
         key = f"{assignment.id}/t{seed}"
         final = FinalTraining(task, policy, study.final.epochs, assignment.search_seed, seed)
         spent_before = 0.0
-        if self._attempt > 0 and (state := self._load_checkpoint(f"final {seed}")) is not None:
-            final.load_state_dict(state["state"])
-            spent_before = float(state["seconds"])
+        if self._content is not None and self._content["stage"] == f"final {seed}":
+            final.load_state_dict(self._content["state"])
+            torch.set_rng_state(self._content["torch_rng"])
+            spent_before = float(self._content["seconds"])
         self._meter.book("restore" if self._attempt > 0 else "startup")
         begun, training_seconds = self._meter.held, 0.0
         steps_before = final.training.steps
-        self._checkpoint_due = self._clock() + CHECKPOINT_SECONDS
+        self._checkpoint_due = self._clock() + self._checkpoint_every
         loss: torch.Tensor | None = None
         while not final.done:
             at = self._clock()
             new_loss = final.step()
+            self.watchdog.alive()
             self._final_steps = final.training.steps
             if new_loss is not None:
                 loss = new_loss
                 training_seconds += self._clock() - at
             self._meter.book("validate" if new_loss is None else "train")
-            stop = self._clock() >= self._report_due and self._folder.stop.exists()
+            stop = self._should_stop()
+            report_due = self._clock() >= self._report_due
+            if report_due and loss is not None:
+                epoch = final.training.steps * study.final.epochs // final.training.total_steps
+                self._point(key, epoch, {"train_loss": float(loss)})
             if stop or self._clock() >= self._checkpoint_due:
                 seconds = spent_before + self._meter.held - begun
                 self._checkpoint(f"final {seed}", final.state_dict(), seconds=seconds)
             if stop:
                 raise _StopRequested
-            if self._clock() >= self._report_due:
-                if loss is not None:
-                    epoch = final.training.steps * study.final.epochs // final.training.total_steps
-                    self._point(key, epoch, {"train_loss": float(loss)})
+            if report_due:
                 yield from self._told(self._report("final"))
         result = final.result()
+        if not np.isfinite(result.test_loss):
+            self._children.note(f"its final training with seed {seed} diverged: its loss was not finite; it scores 0")
         self._synchronise()
         self._meter.book("validate")
         trained = (final.training.steps - steps_before) * final.training.images_per_step
@@ -276,6 +327,7 @@ class _Trial:
         self._events.append(self._event(durable=True, closed=True))
         values = {"test_accuracy": row.test_accuracy, "test_loss": row.test_loss, "seconds": row.seconds}
         self._point(key, study.final.epochs, values)
+        self._settle()
         report = self._report("finished", booked=True)
         report.finals.append(row)
         yield from self._told(report)
@@ -283,7 +335,10 @@ class _Trial:
     # Checkpoints
 
     def _checkpoint(self, stage: str, state: Mapping[str, Any], **more: Any) -> None:
-        """Write everything, then book the time; the ledger learns of it with the next report."""
+        """Write everything, then book the time; the ledger learns of it with the next report.
+
+        A storage that takes nothing is told once; the work goes on, and the next checkpoint is tried in its time.
+        """
         self._synchronise()
         begun = self._clock()
         event = self._event(durable=True)
@@ -291,42 +346,91 @@ class _Trial:
             "stage": stage,
             "state": dict(state),
             "steps": self._steps,
+            "charged": self._charged,
             "event": {**vars(event), "accounts": dict(event.accounts)},
+            "points": [asdict(point) for point in self._points],
+            "row": None if self._row is None else asdict(self._row),
+            "policy": self._policy_text,
             "torch_rng": torch.get_rng_state(),
             **more,
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_atomic(self._folder.checkpoint(self._assignment.id), buffer.getvalue())
-        self._events.append(event)
+        try:
+            self._checkpoints.save(content, event.sequence)
+        except OSError as error:
+            if not self._storage_fails:
+                self._children.note(f"its checkpoint cannot be written ({error}); it goes on, and tries again")
+            self._storage_fails = True
+        else:
+            self._storage_fails = False
+            self._events.append(event)
+            self._settle()
         self._meter.book("checkpoint")
         took = self._clock() - begun
-        self._checkpoint_due = self._clock() + max(CHECKPOINT_SECONDS, took / CHECKPOINT_SHARE)
+        self._checkpoint_due = self._clock() + max(self._checkpoint_every, took / CHECKPOINT_COST)
 
-    def _load_checkpoint(self, stage: str) -> dict[str, Any] | None:
-        path = self._folder.checkpoint(self._assignment.id)
-        if not path.exists():
-            return None
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if content["stage"] != stage:
-            return None
-        torch.set_rng_state(content["torch_rng"])
+    def _settle(self) -> None:
+        """Note that what there is of points and children is durable, or as good as: it may be told."""
+        self._children.settle()
+        self._points_settled = len(self._points)
+
+    def _load_checkpoint(self) -> None:
+        """Load the newest sound checkpoint, if there is one, and what it knows of a search that has ended."""
+        try:
+            content, at, faults = self._checkpoints.load()
+        except OSError as error:
+            raise AttemptLostError(f"checkpoints cannot be read: {error}") from error
+        for fault in faults:
+            rest = "it begins anew" if content is None else "it goes on from the checkpoint before"
+            self._children.note(f"{fault}; {rest}")
+        ended = self._row is not None
+        if content is None or (ended and content["stage"] == "search"):
+            self._meter.origin = BEGAN_ANEW if not ended else None
+            return
+        self._content = content
+        self._points = [Point(**point) for point in content["points"]]
+        self._points_settled = len(self._points)
         # The driver may have died before it heard of this checkpoint; hearing twice is harmless.
         self._events.append(event_from_row(content["event"]))
-        return content
+        if content["stage"] == "search":
+            self._meter.origin = at
+        elif not ended:
+            self._row, self._policy_text = SearchRow(**content["row"]), content["policy"]
 
     def _restore(self, search: Search) -> None:
-        """Take up the search where the last checkpoint left it, if there is one; else it begins anew."""
-        mine = (row for row in read_lines(self._folder.ledger) if row["search"] == self._assignment.id)
-        ledger = Ledger(event_from_row(row) for row in mine)
-        content = self._load_checkpoint("search")
-        if content is not None:
+        """Take up the search where the checkpoint left it, if there is one; else it begins anew."""
+        if (content := self._content) is not None:
             search.load_state_dict(content["state"])
+            torch.set_rng_state(content["torch_rng"])
             self._children.load_state_dict(content["children"])
-            self._steps = int(content["steps"])
-            ledger.add(event_from_row(content["event"]))
-            self._before = ledger.charge(self._assignment.id).charged
-        self._earlier = ledger.charge(self._assignment.id)
+            self._steps, self._before = int(content["steps"]), float(content["charged"])
+
+    # Hanging steps
+
+    @property
+    def _hang_name(self) -> str:
+        return f"checkpoints/{safe_name(self._assignment.id)}.hang"
+
+    def note_hang(self, stack: str) -> None:
+        """Leave word, for the next attempt, of where this one hangs and what it held; called beside the main thread."""
+        self._meter.book("hung")
+        event = asdict(self._event(durable=False, closed=True))
+        with suppress(OSError):
+            self._storage.write(self._hang_name, json.dumps({"event": event, "stack": stack}).encode())
+
+    def hung(self) -> Report | None:
+        """Return the report of an attempt before that hung, if there was one; it is told once."""
+        try:
+            word = self._storage.read(self._hang_name)
+            if word is None:
+                return None
+            self._storage.remove(self._hang_name)
+            left = json.loads(word)
+            self._events.append(event_from_row(left["event"]))
+        except (OSError, ValueError, KeyError):
+            return None
+        minutes = self._study.hang_minutes
+        error = f"a step did not end within {minutes:g} minutes (hang_minutes)"
+        return self.failed(error, f"{error}; it was at\n{left['stack']}")
 
     # Reports
 
@@ -339,17 +443,19 @@ class _Trial:
         if not booked:
             self._events.append(self._event(durable=False))
         charged = self._row.charged_seconds if self._row else self._charged
-        row = self._row if stage == "searched" else None
-        report = Report(self._assignment.id, stage, charged, self._steps, self._events, self._points, row)
+        settled, self._points = self._points[: self._points_settled], self._points[self._points_settled :]
+        report = Report(self._assignment.id, stage, charged, self._steps, self._events, settled)
+        if stage == "searched":
+            report.row, report.policy = self._row, self._policy_text
         report.children, report.notes = self._children.take()
-        self._events, self._points = [], []
+        self._events, self._points_settled = [], 0
         return report
 
     def _told(self, report: Report) -> Iterator[Report]:
         """Yield `report`; the time until the driver has taken it is no doing of the method's."""
         yield report
         self._meter.book("report")
-        self._report_due = self._clock() + REPORT_SECONDS
+        self._report_due = self._clock() + self._report_every
 
     def ended(self) -> Report:
         """Say that nothing is left to do."""
@@ -360,12 +466,12 @@ class _Trial:
         self._events.append(self._event(durable=False, closed=True))
         return self._report("stopped", booked=True)
 
-    def failed(self, error: Exception) -> Report:
+    def failed(self, error: str, stack: str) -> Report:
         """Close the meter and report a failed search, or only the error if the search itself is done."""
         self._meter.book("failed")
         self._events.append(self._event(durable=False, closed=True))
         report = self._report("failed", booked=True)
-        report.error = f"{type(error).__name__}: {error}"
+        report.error, report.traceback = error, stack
         if self._row is None:
             report.row = self._search_row("failed", None, {}, 0.0)
         return report
@@ -375,21 +481,20 @@ class _Trial:
     ) -> SearchRow:
         """Return the search's row as of now; `policy` is None for a failed search."""
         assignment = self._assignment
-        path = self._folder.policy(assignment.id).relative_to(self._folder.root)
         return SearchRow(
             id=assignment.id,
             method=assignment.label,
             noise_level=assignment.noise_level,
             search_seed=assignment.search_seed,
             val_accuracy=summary.get("val_accuracy"),
-            held_seconds=self._earlier.held + self._meter.held,
+            held_seconds=self._start.charge.held + self._meter.held,
             charged_seconds=self._charged,
             steps=self._steps,
             children=int(summary.get("children", 0)),
             noise_mass=0.0 if policy is None else noise_mass(policy),
             uniform_noise_share=self._study.space.at_level(assignment.noise_level).uniform_noise_share,
             space_size_log10=space_size_log10,
-            policy="" if policy is None else str(path),
+            policy="" if policy is None else policy_name(assignment.id),
             status=status,
             summary={name: float(value) for name, value in summary.items() if np.isfinite(value)},  # JSON holds no NaN
         )

@@ -1,204 +1,43 @@
-"""The only door to Ray: starts or joins a cluster, and runs assignments as Ray Tune trials."""
+"""Runs assignments as Ray Tune trials, supervised: what dies is started again, what crashes Tune as well."""
 
-import logging
-import os
-import socket
+import gc
+import re
+import shutil
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dastune.config import StudyConfig
-from dastune.config.study import BlackBox, Resources
+from dastune.config.study import BlackBox
 from dastune.errors import UserError
-from dastune.folder import StudyFolder
 from dastune.orchestration.grid import Assignment, grid
 
 if TYPE_CHECKING:
-    from dastune.data.classification import Dataset
-    from dastune.orchestration.reports import Report
+    from dastune.data.dataset import Dataset
+    from dastune.orchestration.reports import Report, Start
 
-Result = TypeVar("Result")
-
-CONNECTION_TRIES = 4  # of Ray's client
-RETRIES = 3  # of a trial whose process or node died; faults of a method are reported, not retried
-
-# Set before Ray starts, where the user has not chosen otherwise: nothing is sent home, Tune's own loggers (which import
-# TensorBoard and torch into the driver) are off, trials keep the work folder, and Ctrl-C is ours.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-}
+RETRIES = 3  # of a trial that dies again and again without a checkpoint in between; faults of a method are not retried
 
 
-@dataclass(frozen=True)
-class Devices:
-    """What the cluster offers: CPU slots and GPUs of each node."""
+class Listener(Protocol):
+    """The driver's side: says how a search begins, and hears what comes of it. All is called in the driver's thread."""
 
-    nodes: tuple[tuple[float, float], ...]
+    def start(self, search: str) -> "Start":
+        """Return what a process that begins now with a search, or goes on with it, is to know."""
 
-    @property
-    def cpus(self) -> float:
-        """CPU slots over all nodes."""
-        return sum(cpus for cpus, _ in self.nodes)
+    def hear(self, report: "Report") -> None:
+        """Take in a report; the trial waits for it."""
 
-    @property
-    def gpus(self) -> float:
-        """GPUs over all nodes."""
-        return sum(gpus for _, gpus in self.nodes)
+    def retry(self, search: str, reason: str) -> None:
+        """Hear that the process of a search died, and that it is started again."""
 
-    def slots(self, resources: Resources) -> int:
-        """Return how many searches fit at the same time; each needs all it holds on one node, a fraction on one GPU."""
-        return sum(_fits(cpus, gpus, resources) for cpus, gpus in self.nodes)
+    def lose(self, search: str, reason: str) -> None:
+        """Hear that the processes of a search died more than RETRIES times without getting on."""
 
-
-def _fits(cpus: float, gpus: float, resources: Resources) -> int:
-    by_cpu = int(cpus / resources.cpus + 1e-9)
-    if resources.gpus == 0:
-        return by_cpu
-    return min(by_cpu, int(gpus) * int(1 / resources.gpus + 1e-9))
-
-
-@contextmanager
-def cluster(address: str | None, *, object_store_bytes: int | None = None) -> Iterator[Devices]:
-    """Start Ray on this machine, or join the cluster at `address`, for the length of the context.
-
-    Args:
-        address: None for a new local cluster; "auto" or host:port for one that is running. Inside a
-            process of a cluster (`run_on_cluster`) it is that cluster, whatever is given.
-        object_store_bytes: shared memory of a local cluster; None: Ray's own choice.
-
-    Raises:
-        UserError: no cluster answers at `address`.
-    """
-    ray = _ray(address)
-    if ray.is_initialized():
-        yield _devices(ray)
-        return
-    _check_answers(address)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if address is None:
-        options |= {"include_dashboard": False, "object_store_memory": object_store_bytes}
-    try:
-        ray.init(address=address or "local", **options)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        if address is None:
-            raise UserError(f"Ray does not start on this machine: {error}; see `dastune doctor`") from error
-        raise UserError(
-            f"--address {address}: no Ray cluster answers there ({error}); start one with `ray start --head`, or leave "
-            "--address out to run on this machine"
-        ) from error
-    try:
-        yield _devices(ray)
-    finally:
-        ray.shutdown()
-
-
-def run_on_cluster(address: str, function: Callable[[], Result]) -> Result:
-    """Call `function` in a process of the cluster behind a Ray client address, `ray://host:port`.
-
-    What it prints is printed here; Ctrl-C here is Ctrl-C there.
-
-    Raises:
-        UserError: Ray's client is not installed, nothing answers at `address`, or `function` raised it.
-    """
-    if find_spec("grpc") is None:
-        raise UserError(
-            f"--address {address}: needs Ray's client: pip install 'dastune[client]'; or run on a node of the cluster "
-            "with --address auto"
-        )
-    _check_answers(address)
-    ray = _ray(address)
-    _connect(ray, address)
-    try:
-        call = ray.remote(num_cpus=0, max_retries=0)(lambda: function()).remote()
-        try:
-            return cast(Result, ray.get(call))
-        except KeyboardInterrupt:
-            ray.cancel(call)
-            return cast(Result, ray.get(call))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
-    finally:
-        ray.shutdown()
-
-
-def _connect(ray: Any, address: str) -> None:
-    """Connect Ray's client; Ray's proxy now and then loses the server it has just started for it, so try again."""
-    for tries_left in reversed(range(CONNECTION_TRIES)):
-        try:
-            ray.init(address, log_to_driver=True, logging_level=logging.ERROR)
-            return
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            if not tries_left:
-                raise UserError(f"--address {address}: no Ray client server answers there ({error})") from error
-
-
-def _ray(address: str | None) -> Any:
-    """Import Ray with our environment set."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if address is None:
-        # Ray listens on all interfaces, so even a cluster of one machine asks for a token; Ray makes it where needed.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    import ray
-
-    # Tune's own words about state files and retries; what a person must know is said by us.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    return ray
-
-
-def _check_answers(address: str | None) -> None:
-    """Raise UserError if nothing listens at a host:port address; Ray itself would try for minutes."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not colon:
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--address {address}: nothing answers there ({error}); start a cluster with `ray start --head`, or leave "
-            "--address out to run on this machine"
-        ) from error
-
-
-def _devices(ray: Any) -> Devices:
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Devices(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive))
-
-
-def check_devices(devices: Devices, study: StudyConfig) -> None:
-    """Raise UserError if not even one search of the study fits into the cluster."""
-    wanted = study.resources
-    if wanted.gpus > devices.gpus:
-        hint = "set resources.gpus to 0 and give the budget in cpu_hours (--set resources.gpus=0 --budget ...)"
-        raise UserError(
-            f"resources.gpus: each search holds {wanted.gpus:g} GPU, but there are {devices.gpus:g}; run it where GPUs "
-            f"are (--address), or {hint}"
-        )
-    if devices.slots(wanted) < 1:
-        most = max((cpus for cpus, gpus in devices.nodes if gpus >= wanted.gpus), default=0.0)
-        raise UserError(
-            f"resources.cpus: each search holds {wanted.cpus:g} CPUs of one node, but no node has more than {most:g}; "
-            f"lower it (--set resources.cpus={int(most)}) or give the address of a larger cluster (--address)"
-        )
-    for label, options in study.methods.items():
-        if isinstance(options, BlackBox) and options.children_in_parallel > devices.slots(wanted):
-            raise UserError(
-                f"methods.{label}.children_in_parallel: {options.children_in_parallel} children at the same time need "
-                f"as many times what resources says, and there is room for {devices.slots(wanted)}; lower it, or give "
-                "the address of a larger cluster (--address)"
-            )
+    def should_stop(self) -> bool:
+        """Return whether to end at once, whatever runs."""
 
 
 def processes_of(study: StudyConfig, assignment: Assignment) -> int:
@@ -211,101 +50,290 @@ def run_trials(
     study: StudyConfig,
     assignments: Sequence[Assignment],
     dataset: "Dataset",
-    folder: StudyFolder,
-    on_report: Callable[["Report"], None],
-    on_retry: Callable[[str], None],
-    on_lost: Callable[[str, str], None],
-    should_stop: Callable[[], bool],
+    storage: str,
+    listener: Listener,
+    *,
+    scratch: Path,
+    max_concurrent: int | None = None,
+    node_resources: Mapping[str, float] | None = None,
 ) -> None:
-    """Run each assignment as one Ray Tune trial in a reused actor, until all have ended or `should_stop` says so.
+    """Run each assignment as one Ray Tune trial in a reused actor, until all have ended or the listener says so.
 
     Must run inside `cluster`. The data set goes once into the object store, which all actors of a node share.
-    `on_report` is called in this process, in the order in which a trial reports; `on_retry` with the id of a search
-    whose process died and that is started again; `on_lost` at the end with the id and the reason of every search whose
-    processes died more than RETRIES times.
 
-    A search that trains several children at the same time holds as many devices; it ends with its search, and is to be
-    run again for its final trainings.
+    A process or a node that dies costs a trial an attempt: it is started again from its checkpoint, RETRIES times
+    without a new checkpoint in between. Tune itself gives up when Ray's memory monitor kills a trial; it is then begun
+    anew with all trials that are not done, each of which goes on from its checkpoint.
+
+    Args:
+        storage: where checkpoints are, as `open_storage` takes it, on every node.
+        scratch: a folder for Tune's own state, removed at the end.
+        max_concurrent: how many searches at the same time at most; None: as many as fit.
+        node_resources: what each process asks of its node besides CPUs and GPUs.
+
+    Raises:
+        Exception: what a call of the listener raised; all trials are ended then.
     """
+    data = in_store(dataset)
+    left = {assignment.id: assignment for assignment in assignments}
+    deaths = Deaths()
+    while left:
+        door = _door(listener, deaths)
+        try:
+            crash = _fit(
+                study, list(left.values()), data, storage, listener, door, scratch, max_concurrent, node_resources or {}
+            )
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        if door.fault is not None:
+            raise door.fault
+        for search in door.over:
+            left.pop(search, None)
+        for search in _culprits(crash, door.running) if crash else ():
+            deaths.add(search)
+            if deaths.too_many(search):
+                listener.lose(search, _told_of_memory(crash))
+                left.pop(search)
+            else:
+                listener.retry(search, _told_of_memory(crash))
+        if listener.should_stop():
+            return
+
+
+class Deaths:
+    """Counts how often the process of each search died since the search last got on."""
+
+    def __init__(self) -> None:
+        self._count: dict[str, int] = {}
+        self._newest: dict[str, tuple[int, bool, int]] = {}
+
+    def __getitem__(self, search: str) -> int:
+        return self._count.get(search, 0)
+
+    def add(self, search: str) -> None:
+        """Count one more."""
+        self._count[search] = self[search] + 1
+
+    def too_many(self, search: str) -> bool:
+        """Return whether the search is to be given up."""
+        return self[search] > RETRIES
+
+    def hear(self, report: "Report") -> None:
+        """Forget the deaths of a search that tells of a new checkpoint; of one just before a death its next process."""
+        written = [(event.attempt, event.meter == "final", event.sequence) for event in report.ledger if event.durable]
+        if written and max(written) > self._newest.get(report.search, (-1, False, 0)):
+            self._newest[report.search] = max(written)
+            self._count.pop(report.search, None)
+
+
+def in_store(dataset: "Dataset") -> list[Any]:
+    """Put a data set into Ray's object store, from which it goes once to each node that asks for it."""
     import ray
+
+    return [ray.put(dataset)]  # in a list, so that Ray hands the reference on, and not the data
+
+
+def from_store(data: list[Any]) -> "Dataset":
+    """Return the data set of `in_store`: its arrays lie in memory that all processes of a node share, and are fixed."""
+    import ray
+
+    dataset: Dataset = ray.get(data[0])
+    return dataset
+
+
+def _culprits(crash: str, running: Mapping[str, str]) -> list[str]:
+    """Return the searches whose processes a crash of Tune is about: those that Ray killed for their memory, or all.
+
+    Args:
+        running: the Ray id of the actor of each search.
+    """
+    killed = re.findall(r"Selected to kill: \(Actor\((\w+)\)", crash)
+    return [search for search, actor in running.items() if actor in killed] or list(running)
+
+
+def _told_of_memory(crash: str) -> str:
+    """Return why Tune crashed, with a last line for people."""
+    if (used := re.search(r"was (\S+) used / (\S+) limit", crash)) is None:
+        return crash
+    return (
+        f"{crash}\nended by Ray for the memory of its node, {used[1]} used of {used[2]}; run fewer searches at the "
+        "same time (--max-concurrent), or with smaller batches"
+    )
+
+
+def _door(listener: Listener, deaths: Deaths) -> Any:
+    """Return what hands reports out of Tune, and the wish to stop into it."""
     from ray import tune
 
     class Door(tune.Callback, tune.Stopper):
-        """Hands reports out of Tune, and the wish to stop into it."""
+        """Attributes: whether a search began; the running actors by search; what is over; what the listener raised."""
+
+        def __init__(self) -> None:
+            self.begun = False
+            self.running: dict[str, str] = {}
+            self.over: set[str] = set()
+            self.fault: Exception | None = None
+
+        def _tell(self, hear: Callable[..., Any], *arguments: Any) -> Any:
+            # An exception would pass through Tune, which would end as if by a crash of its own.
+            try:
+                return hear(*arguments)
+            except Exception as fault:
+                self.fault = self.fault or fault
+
+        def _end(self, trial: Any) -> str:
+            search: str = trial.config["search"]
+            self.running.pop(search, None)
+            return search
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            search = trial.config["search"]
+            self.begun = True
+            self.running[search] = trial.temporary_state.ray_actor._actor_id.hex()
+            # Tune counts failures over a trial's whole life, and has no public way to tell it another number.
+            trial.run_metadata.num_failures = deaths[search]
 
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-            on_report(result["report"])
+            report = result["report"]
+            deaths.hear(report)
+            trial.run_metadata.num_failures = deaths[report.search]
+            self._tell(listener.hear, report)
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            self.over.add(self._end(trial))
 
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            on_retry(trial.config["search"])
+            search = self._end(trial)
+            deaths.add(search)
+            self._tell(listener.retry, search, _reason(trial))
+            trial.config["start"] = self._tell(listener.start, search)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            search = self._end(trial)
+            deaths.add(search)
+            if deaths.too_many(search):
+                self.over.add(search)
+                self._tell(listener.lose, search, _reason(trial))
+            else:  # Tune gives up at once where a process dies as it takes on a search; it is begun anew then
+                self._tell(listener.retry, search, _reason(trial))
 
         def __call__(self, trial_id: str, result: Any) -> bool:
             return False
 
         def stop_all(self) -> bool:
-            return should_stop()
+            return self.fault is not None or listener.should_stop()
 
         def __reduce__(self) -> tuple[Any, ...]:
             # Tune pickles its configuration to restore from; we resume from our own rows, so nothing of this is kept.
             return (object, ())
 
-    door = Door()
-    searched = {row.id for row in folder.search_rows() if row.status != "failed"}
+    return Door()
+
+
+def _silence() -> Any:
+    """Return what stands in for Tune's own word on trials that end, which it prints whatever its verbosity."""
+    from ray.tune.progress_reporter import TrialProgressCallback
+
+    class Silence(TrialProgressCallback):
+        def log_result(self, *arguments: Any, **options: Any) -> None:
+            pass
+
+        def on_trial_complete(self, *arguments: Any, **options: Any) -> None:
+            pass
+
+    return Silence()
+
+
+def _reason(trial: Any) -> str:
+    """Return what Tune has noted of a trial's deaths, the last one at the end."""
+    path = trial.error_file
+    return Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).exists() else "unknown"
+
+
+def _fit(
+    study: StudyConfig,
+    assignments: Sequence[Assignment],
+    data: list[Any],
+    storage: str,
+    listener: Listener,
+    door: Any,
+    scratch: Path,
+    max_concurrent: int | None,
+    node_resources: Mapping[str, float],
+) -> str:
+    """Run Tune to its end; return what it crashed with, if it did. Raises what it raises before a trial has begun."""
+    from ray import tune
+
+    starts = {item.id: listener.start(item.id) for item in assignments}
     # One where only final trainings are left.
-    processes = {item.id: 1 if item.id in searched else processes_of(study, item) for item in assignments}
-    # In a list, so that Ray hands the reference on, and all processes of a node share one copy of the data.
-    data = [ray.put(dataset)]
+    processes = {item.id: 1 if starts[item.id].row is not None else processes_of(study, item) for item in assignments}
+    # Beside the trials' configurations, of which Tune copies the whole grid for each.
     trainable = tune.with_parameters(
-        _run_assignment, study=study, data=data, root=str(folder.root), processes=processes
+        _run_assignment, study=study, data=data, storage=storage, starts=starts, processes=processes
     )
 
     def resources(config: dict[str, Any]) -> Any:
-        return tune.PlacementGroupFactory([_bundle(study.resources)] * processes[config["search"]])
+        bundle = {"CPU": study.resources.cpus, "GPU": study.resources.gpus, **node_resources}
+        return tune.PlacementGroupFactory([bundle] * processes[config["search"]])
 
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
-        param_space={"search": tune.grid_search([assignment.id for assignment in assignments])},
-        tune_config=tune.TuneConfig(reuse_actors=True, trial_dirname_creator=_trial_folder),
+        param_space={"search": tune.grid_search(list(starts))},
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"{trial.config['search']}-{trial.trial_id}",
+            max_concurrent_trials=max_concurrent,
+        ),
         run_config=tune.RunConfig(
-            name=f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}",
-            storage_path=str(folder.ray),
+            name="trials",
+            storage_path=str(scratch),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[door],
+            callbacks=[door, _silence()],
             stop=door,
             verbose=0,
         ),
     )
-    results = tuner.fit()
-    for result in (results[index] for index in range(len(results))):
-        if result.error is not None:
-            # A trial that never reported has no configuration here, but a folder.
-            on_lost(Path(result.path).name.rpartition("-")[0], str(result.error))
-
-
-def _trial_folder(trial: Any) -> str:
-    return f"{trial.config['search']}-{trial.trial_id}"
-
-
-def _bundle(resources: Resources) -> dict[str, float]:
-    return {"CPU": resources.cpus, "GPU": resources.gpus}
+    crash = ""
+    try:
+        tuner.fit()
+    except Exception as fault:
+        if not door.begun:
+            raise
+        crash = str(fault)
+    # Where Tune crashed again as it tidied up, the end of its objects removes placement groups, and with them actors.
+    del tuner
+    gc.collect()
+    return crash
 
 
 def _run_assignment(
-    config: dict[str, Any], *, study: StudyConfig, data: list[Any], root: str, processes: dict[str, int]
+    config: dict[str, Any],
+    *,
+    study: StudyConfig,
+    data: list[Any],
+    storage: str,
+    starts: "Mapping[str, Start]",
+    processes: Mapping[str, int],
 ) -> None:
-    """The trainable: runs in an actor that has run other assignments before."""
+    """The trainable: runs in an actor that has run other assignments before.
+
+    `config` holds the `search`, and where it is started again its `start`.
+    """
     granted = time.monotonic()
-    import ray
     from ray import tune
 
     from dastune.orchestration.reports import Report
     from dastune.orchestration.trial import trial
+    from dastune.storage import open_storage
 
-    [assignment] = [assignment for assignment in grid(study) if assignment.id == config["search"]]
-    dataset = ray.get(data[0])
+    search = config["search"]
+    start = config.get("start", starts[search])
+    [assignment] = [assignment for assignment in grid(study) if assignment.id == search]
+    dataset = from_store(data)
     try:
-        with _workers(processes[assignment.id] - 1, study, assignment, data) as workers:
-            for report in trial(study, assignment, dataset, StudyFolder(root), workers=workers, granted=granted):
+        blobs = open_storage(storage)
+        with _workers(processes[search] - 1, study, assignment, data) as workers:
+            for report in trial(study, assignment, dataset, blobs, start, workers=workers, granted=granted):
                 tune.report({"report": report})
     except UserError as error:
         # A worker's node is not fit for the study, and so the next attempt would not go better.
@@ -354,11 +382,9 @@ class _ChildActor:
         return self._serve(*arguments) if method == "serve" else getattr(self._server, method)(*arguments)
 
     def _serve(self, study: StudyConfig, assignment: Assignment, data: list[Any]) -> None:
-        import ray
-
         from dastune.orchestration.setting import child_server
 
-        self._server = child_server(study, assignment, ray.get(data[0]))
+        self._server = child_server(study, assignment, from_store(data))
 
 
 class _RayWorker:

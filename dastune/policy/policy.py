@@ -258,9 +258,16 @@ def load_policy_file(path: str | Path) -> PolicyFile:
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_key_once)
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of a policy file") from error
+    return policy_file_from_text(content, str(path))
+
+
+def policy_file_from_text(text: str | bytes, path: str) -> PolicyFile:
+    """Return the policy file of `text`; faults are told of `path`. Raises UserError as `load_policy_file`."""
+    try:
+        data = json.loads(text if isinstance(text, str) else text.decode(), object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is no JSON ({error}); the file is damaged or no policy file") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from dastune.errors import printable
 from dastune.folder import write_atomic
 from dastune.report.stats import Cell, mean, sd
 from dastune.report.tables import levels_of
@@ -33,6 +34,7 @@ SHEET_LINES = 24
 
 # Okabe and Ito's palette without black (the ink) and yellow (too light on paper): told apart by the colour-blind
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+CROWD = 15  # seeds of one method at one level
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 _STYLE = {
@@ -202,9 +204,12 @@ def _curve(axes: Axes, seeds: Mapping[int, list[float]], index: int, offsets: tu
     _bands(axes, at, height, [sd(values) for values in seeds.values()], color)
     (line,) = axes.plot(at, height, color=color, marker=marker, markersize=4.4, markeredgewidth=0, linewidth=1.3,
                         linestyle="-" if index < len(COLORS) else "--", zorder=3, gid=f"mean-{index}")  # fmt: skip
-    # on top and edged in white, so that no seed hides under a line
-    axes.plot(*_columns(points), linestyle="none", marker=marker, markersize=3.4, color=color, zorder=5,
-              markeredgewidth=0.3, markeredgecolor=EDGE, gid=f"seeds-{index}")  # fmt: skip
+    # on top and edged in white, so that no seed hides under a line; of a crowd smaller, and the line is on top
+    crowd = max(map(len, seeds.values())) / CROWD
+    shrunk = min(1.0, crowd**-0.5)
+    axes.plot(*_columns(points), linestyle="none", marker=marker, markersize=3.4 * shrunk, color=color,
+              zorder=5 if crowd <= 1 else 2, markeredgewidth=0.3 * shrunk, markeredgecolor=EDGE,
+              gid=f"seeds-{index}")  # fmt: skip
     return line
 
 
@@ -239,7 +244,7 @@ def _uniform_line(axes: Axes, cells: Sequence[Cell]) -> Line2D | None:
 
 def _label(method: str, taken: Mapping[str, object]) -> str:
     """Return `method` for the legend: short, in characters that every font has, and distinct from `taken`."""
-    label = _ascii(method)
+    label = _ascii(printable(method))
     label = label if len(label) <= 24 else f"{label[:12]}...{label[-9:]}"
     return label if label not in taken else f"{label} ({len(taken) + 1})"
 

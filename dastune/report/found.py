@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from math import log
+
+import numpy as np
 
 from dastune.errors import UserError
 from dastune.folder import SearchRow, StudyFolder
@@ -106,13 +107,20 @@ def policy_shares(folder: StudyFolder, row: SearchRow) -> Shares:
     Raises:
         UserError: its policy is outside the folder, missing or damaged; says which, in words that follow a colon.
     """
-    path = (folder.root / row.policy).resolve()
+    missing = "its policy file is missing or cannot be read"
+    try:
+        path = (folder.root / row.policy).resolve()
+        is_file = path.is_file()  # and not what has no end, such as a pipe
+    except (OSError, RuntimeError, ValueError) as error:  # no name for a file, or a link to itself
+        raise UserError(missing) from error
     if not path.is_relative_to(folder.root.resolve()):
         raise UserError("its policy is outside this folder and was not read")
+    if not is_file:
+        raise UserError(missing)
     try:
         return op_shares(load_policy(path))
     except UserError as error:
-        raise UserError("its policy file is missing or cannot be read") from error
+        raise UserError(missing) from error
 
 
 def entropy(shares: Shares) -> float:
@@ -127,4 +135,11 @@ def total_variation(one: Shares, other: Shares) -> float:
 
 def agreement(many: Sequence[Shares]) -> float | None:
     """Return the mean over all pairs of 1 - total variation distance: 1 if all are the same; None without a pair."""
-    return mean(1 - total_variation(one, other) for one, other in combinations(many, 2))
+    pairs = len(many) * (len(many) - 1) / 2
+    if not pairs:
+        return None
+    below = np.arange(1, len(many))
+    splits = below * below[::-1]  # the gap above the k lowest of n values lies between k (n - k) pairs of them
+    ops = sorted({op for shares in many for op in shares})
+    gaps = (np.diff(np.sort([shares.get(op, 0.0) for shares in many])) for op in ops)
+    return float(1 - sum(float(splits @ gap) for gap in gaps) / 2 / pairs)

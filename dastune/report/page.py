@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dastune.folder import StudyFolder, write_atomic
 from dastune.report import figures, sections
+from dastune.report.devices import device_models, unlike
 from dastune.report.external import apart, externals
 from dastune.report.found import findings
 from dastune.report.markup import Markup, element, joined
@@ -41,7 +42,8 @@ def write_report(folder: StudyFolder) -> Path:
         figures.save(figures.noise_mass_figure(found), folder.report / "noise_mass")
     if published:
         write_external_csv(published, folder.report / "external.csv")
-    write_atomic(folder.report / "tables.md", markdown(found, results, published))
+    models = device_models(folder)
+    write_atomic(folder.report / "tables.md", markdown(found, results, published, unlike(models)))
     name = folder.root.name
     reached, searched = [], []
     if compares:
@@ -53,7 +55,7 @@ def write_report(folder: StudyFolder) -> Path:
         ]
     parts = [
         sections.head(name, state, plan),
-        sections.answers(everything, state, plan),
+        sections.answers(everything, state, plan, models),
         *reached,
         sections.external(published),
         *searched,
@@ -62,7 +64,8 @@ def write_report(folder: StudyFolder) -> Path:
     ]
     # the page last: whoever sees it finds its figures and tables beside it
     page = folder.report / "index.html"
-    write_atomic(page, _document(name, parts))
+    # half of a surrogate pair, which JSON can hold and UTF-8 cannot, is written out
+    write_atomic(page, _document(name, parts).encode("utf-8", "backslashreplace"))
     return page
 
 

@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dastune.config import yaml_file
 from dastune.errors import UserError
 from dastune.folder import FinalRow, SearchRow, StudyFolder
 
 # methods that a search must beat
 CONTROLS = ("none", "standard", "uniform", "trivial", "random")
+
+# with final trainings; in thousands, to be counted, listed and drawn
+MOST_SEARCHES = 1_000_000
+MOST_METHODS = 300
 
 # the method of policies that were found elsewhere, and are no part of the comparison
 PUBLISHED = "published"
@@ -73,14 +76,20 @@ class Progress:
 
 
 def read_plan(path: Path) -> Plan | None:
-    """Return the plan of the study file at `path`, or None if it is missing or does not say."""
+    """Return the plan of the study file at `path`, or None if it is missing or does not say.
+
+    So it is too for more than MOST_SEARCHES of them: a study's file may come from anybody.
+    """
     try:
-        study = yaml.safe_load(path.read_text(encoding="utf-8"))
+        study = yaml_file.read(path)
         options = {str(label): of if isinstance(of, dict) else {} for label, of in study["methods"].items()}
         levels = [int(level) for level in study["space"]["noise"]["levels"]]
         search_seeds = [int(seed) for seed in study["seeds"]["search"]]
         train_seeds = tuple(int(seed) for seed in study["seeds"]["final"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        many = len(options) * len(levels) * len(search_seeds) * max(len(train_seeds), 1) > MOST_SEARCHES
+    except (UserError, ArithmeticError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    if many:
         return None
     methods = {label: _kind(label, of) for label, of in options.items()}
     searches = [
@@ -110,7 +119,7 @@ def _kind(label: str, options: Mapping[str, Any]) -> str:
 
 def progress(plan: Plan | None, searches: list[SearchRow], finals: list[FinalRow]) -> Progress:
     """Return what of `plan` is in the rows."""
-    failed = tuple(row.id for row in searches if row.status == "failed")
+    failed = {row.id: None for row in searches if row.status == "failed"}  # in order, and quick to look up
     known = {row.id for row in searches}
     trained = {(row.search_id, row.train_seed) for row in finals if row.search_id not in failed}
     missing_searches = missing_finals = None
@@ -120,7 +129,7 @@ def progress(plan: Plan | None, searches: list[SearchRow], finals: list[FinalRow
     return Progress(
         searches_in=len(searches) - len(failed),
         finals_in=len(trained),
-        failed=failed,
+        failed=tuple(failed),
         cut=tuple(row.id for row in searches if row.status == "held"),
         missing_searches=missing_searches,
         missing_finals=missing_finals,
@@ -131,7 +140,7 @@ def rows_in_order(folder: StudyFolder, plan: Plan | None) -> tuple[list[SearchRo
     """Read the rows, in the study's order of methods, so that colours do not depend on what finished first.
 
     Raises:
-        UserError: a row does not have the fields of this version.
+        UserError: a row does not have the fields of this version, or there are more than MOST_METHODS methods.
     """
     try:
         searches, finals = folder.search_rows(), folder.final_rows()
@@ -140,6 +149,8 @@ def rows_in_order(folder: StudyFolder, plan: Plan | None) -> tuple[list[SearchRo
             f"{folder.root}: a row of searches.jsonl or finals.jsonl does not have this version's fields ({error}); "
             "make the report with the version that ran the study (see env.json)"
         ) from error
+    if len({row.method for row in searches} | {row.method for row in finals}) > MOST_METHODS:
+        raise UserError(f"{folder.root}: has rows of more than {MOST_METHODS} methods; no report can show so many")
     order = {label: place for place, label in enumerate(plan.methods)} if plan else {}
 
     def place(row: SearchRow | FinalRow) -> int:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dastune.errors import UserError
+from dastune.errors import UserError, without_secrets
 from dastune.folder import SearchRow, StudyFolder
 from dastune.ops.table import OPS
 from dastune.report.answer import answer
+from dastune.report.devices import DeviceModel, device_models, ran_on, unlike
 from dastune.report.external import External
 from dastune.report.found import Found, policy_shares
 from dastune.report.markup import Markup, bullets, element, inline_svg, joined, table
@@ -59,14 +60,13 @@ def _state(state: Progress, plan: Plan | None) -> Markup:
     return element("p", f"Partial: {text}", class_="partial")
 
 
-def answers(found: Sequence[Cell], state: Progress, plan: Plan | None) -> Markup:
-    """Return the answer in sentences, and what it does not show."""
+def answers(found: Sequence[Cell], state: Progress, plan: Plan | None, models: Sequence[DeviceModel] = ()) -> Markup:
+    """Return the answer in sentences, and what it does not show. `models` are those of the devices it comes from."""
     result = answer(found, plan.methods if plan else None, partial=not state.complete)
     parts = [element("p", sentence, class_="answer") for sentence in result.findings]
-    if result.limits:
-        parts.append(
-            element("section", element("h2", "What this does not show"), bullets(result.limits), class_="limits")
-        )
+    limits = [*result.limits, *([unlike(models)] if len(models) > 1 else [])]
+    if limits:
+        parts.append(element("section", element("h2", "What this does not show"), bullets(limits), class_="limits"))
     return joined(parts)
 
 
@@ -178,11 +178,13 @@ def _top_ops(folder: StudyFolder, row: SearchRow) -> str:
 def provenance(folder: StudyFolder) -> Markup:
     """Return the study as resolved, where it ran, and the commands to repeat it."""
     run_folder = shlex.quote(folder.root.name)
-    study = _text(folder.study)
-    facts = list(_flat(_json(folder.env)))
+    study = without_secrets(_text(folder.study))
+    facts = _facts(folder.env)
+    devices = ran_on(device_models(folder))
     return joined(
         [
             element("h2", "Provenance"),
+            *([element("p", devices)] if devices else []),
             element("p", "Run the study again: ", element("code", "dastune run study.yaml")),
             element("p", "Remake this page from its folder: ", element("code", f"dastune report {run_folder}")),
             element("h3", "study.yaml, as resolved"),
@@ -256,16 +258,16 @@ def _level_table(found: Sequence[Cell], columns: Sequence[str], values: Callable
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except OSError:
         return ""
 
 
-def _json(path: Path) -> Any:
+def _facts(path: Path) -> list[tuple[str, str]]:
     try:
-        return json.loads(_text(path))
-    except ValueError:
-        return {}
+        return list(_flat(json.loads(_text(path))))
+    except (ValueError, RecursionError):
+        return []
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from dastune.folder import FinalRow, SearchRow
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 BOOTSTRAP_SEED = 0
+BATCH_NUMBERS = 1_000_000  # drawn at a time, which bounds the memory of a bootstrap
 
 Interval = tuple[float, float]
 
@@ -151,6 +152,7 @@ def mean_interval(values: Iterable[float]) -> Interval | None:
         (sample,),
         np.mean,
         n_resamples=RESAMPLES,
+        batch=max(1, BATCH_NUMBERS // len(sample)),
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(BOOTSTRAP_SEED),

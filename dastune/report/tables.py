@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from dastune.errors import printable
 from dastune.folder import write_atomic
 from dastune.report.external import External, apart, externals
 from dastune.report.found import Found, Spread
@@ -209,17 +210,21 @@ def noise_text(cell: Cell) -> str:
     return f"{percent(cell.noise_mass)} / {percent(cell.uniform_noise_share)}"
 
 
-def markdown(cells: Sequence[Cell], results: Sequence[Found] = (), published: Sequence[External] = ()) -> str:
+def markdown(
+    cells: Sequence[Cell], results: Sequence[Found] = (), published: Sequence[External] = (), note: str = ""
+) -> str:
     """Return Markdown tables, methods in rows: accuracy with cost, noise mass, then per level what searches found.
 
-    Published policies have a table of their own, after the others. Of nothing there is no table.
+    Published policies have a table of their own, after the others. Of nothing there is no table. `note` is a sentence
+    on all of them, put last.
     """
     parts = [
         _levels_markdown(cells) if cells else "",
         _found_markdown(results) if results else "",
         _external_markdown(published) if published else "",
     ]
-    return "\n".join(part for part in parts if part) or "No results yet.\n"
+    tables = [part for part in parts if part] or ["No results yet.\n"]
+    return "\n".join([*tables, *([f"{_escaped(note)}\n"] if note else [])])
 
 
 def _levels_markdown(cells: Sequence[Cell]) -> str:
@@ -255,7 +260,7 @@ def _found_markdown(results: Sequence[Found]) -> str:
         tables.append(f"What the searches found, {ops_text(level)}.\n\n{_pipes(rows)}")
     definitions = "".join(f"- {definition}\n" for definition in DEFINITIONS)
     few = few_children(results)
-    return "\n".join([*tables, definitions, *([f"{few}\n"] if few else [])])
+    return "\n".join([*tables, definitions, *([f"{_escaped(few)}\n"] if few else [])])
 
 
 def _external_markdown(published: Sequence[External]) -> str:
@@ -293,7 +298,7 @@ def _console_external(published: Sequence[External]) -> Table:
     for title in titles:
         table.add_column(title)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(_plain, row))
     return table
 
 
@@ -309,9 +314,13 @@ def _console_levels(cells: Sequence[Cell]) -> Table:
         table.add_column(str(level), justify="right")
     for method in methods_of(cells):
         row = [at.get((method, level)) for level in levels]
-        # Text, not str: brackets in a name are no markup
-        table.add_row(Text(method), *(_console_cell(cell) for cell in row))
+        table.add_row(_plain(method), *(_console_cell(cell) for cell in row))
     return table
+
+
+def _plain(text: str) -> Text:
+    """Return a name for the terminal: brackets in it are no markup, and control characters do nothing."""
+    return Text(printable(text))
 
 
 def _console_cell(cell: Cell | None) -> Text:

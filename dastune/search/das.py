@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from dastune.augment.cell import Cell
-from dastune.data.classification import Images
+from dastune.data.images import Images
 from dastune.policy.policy import Choice, Genotype, Stages
 from dastune.policy.space import SearchSpace
 from dastune.policy.topology import Topology

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import torch
 from torch.nn import functional as F  # noqa: N812  the name everyone gives it
 
-from dastune.data.classification import Images
+from dastune.data.images import Images
 from dastune.search.alignment import (
     GRADIENT_DECAY,
     ValidationView,

@@ -17,7 +17,10 @@ MLFLOW_ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "PGCONNECT_TIMEOUT": "30",  # libpq's own is minutes
 }
+
+SECRET, FEWEST_SECRET_CHARACTERS = re.compile(r"PASSWORD|TOKEN|SECRET|API_?KEY", re.IGNORECASE), 4
 
 
 def store_uri(folder: StudyFolder, uri: str | None) -> str:
@@ -54,6 +57,25 @@ def ui_environment(folder: StudyFolder, uri: str | None) -> dict[str, str]:
 
 
 def public(text: str) -> str:
-    """Return the first line of `text`, at most 500 characters, its URIs without user, password and query."""
-    first_line = text.strip().partition("\n")[0][:500]
-    return re.sub(r"\?\S+", "", re.sub(r"(\w://)[^/\s]*@", r"\1", first_line))
+    """Return the first line of `text`, at most 500 characters, without secrets.
+
+    Its URIs lose user, password (which may hold a slash) and query; what a variable of the environment holds whose name
+    says that it is secret, such as MLFLOW_TRACKING_TOKEN, becomes "***": servers quote what they refuse.
+    """
+    line = text.strip().partition("\n")[0]
+    for variable, value in os.environ.items():
+        if SECRET.search(variable) and len(value) >= FEWEST_SECRET_CHARACTERS:
+            line = line.replace(value, "***")
+    return re.sub(r"\?\S+", "", re.sub(r"(\w://)\S*@", r"\1", line))[:500]
+
+
+def remedy(error: BaseException) -> str | None:
+    """Return what a person has to do before the store can be used, where the error tells."""
+    if isinstance(error, ImportError):
+        return "install the database's driver; PostgreSQL's: pip install 'dastune[postgres]'"
+    if getattr(error, "error_code", None) in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"):
+        return (
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; a server that "
+            "refuses every host but its own has to be started with --allowed-hosts"
+        )
+    return None

@@ -4,10 +4,19 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
 Event = dict[str, Any]
+
+# What the events of each kind must have. A line without it is damaged, or of another version: it cannot be sent.
+_FIELDS = {
+    "begin": {"key", "time", "stage", "parent", "name", "params", "tags", "dataset"},
+    "metrics": {"key", "time", "step", "values"},
+    "artifact": {"key", "path", "folder"},
+    "table": {"key", "path", "name"},
+    "end": {"key", "time", "status"},
+}
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,25 @@ class DatasetInfo:
     source: str
     images: int
     classes: int
+
+
+class Place(NamedTuple):
+    """How far a store is, by its own word.
+
+    Attributes:
+        experiment_id: where its runs are.
+        made_ms: when the experiment was made; in a store that was made anew it may have the same id.
+        delivered_bytes: how much of the journal it has had.
+        batch: counts what it was sent since, before it is sent: no two states of a store have the same.
+    """
+
+    experiment_id: str
+    made_ms: int
+    delivered_bytes: int
+    batch: int
+
+
+NOWHERE = Place("", 0, 0, 0)
 
 
 class RefusedError(Exception):
@@ -43,10 +71,16 @@ def read(journal: Path, start: int) -> Iterator[tuple[int, Event]]:
             if not line.endswith(b"\n"):
                 return
             start += len(line)
-            try:
-                yield start, dict(json.loads(line))
-            except (TypeError, ValueError):
-                yield start, {}
+            yield start, _event(line)
+
+
+def _event(line: bytes) -> Event:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    whole = isinstance(row, dict) and isinstance(row.get("key"), str) and isinstance(row.get("event"), str)
+    return row if whole and row["event"] in _FIELDS and row.keys() >= _FIELDS[row["event"]] else {}
 
 
 def merged(events: Iterable[Event]) -> Iterator[Event]:

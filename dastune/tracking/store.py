@@ -4,20 +4,29 @@ Every delivery can be repeated: runs are found by their key before they are made
 key, step, time and value. How far the journal has been delivered is noted in the store itself, as a tag of the
 experiment: a store that is new, was deleted or came back from a backup is sent exactly what it lacks, or more.
 
+A request that was given up may still arrive. All but one change nothing then; one that makes a run makes a second, and
+`_run` deletes it.
+
 Imported by `Tracker.open` only: MLflow takes seconds to load.
 """
 
-import contextlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.db import utils as databases
 
 from dastune.folder import StudyFolder
 from dastune.tracking.address import artifact_root, public
-from dastune.tracking.journal import DatasetInfo, Event, RefusedError
+from dastune.tracking.journal import NOWHERE, DatasetInfo, EndStatus, Event, Place, RefusedError
+
+# As for HTTP (see MLFLOW_ENVIRONMENT): ten tries of its own to open a database take 102 s, and no option changes that.
+databases.MAX_RETRY_COUNT = 1
 
 # Tags by which runs, and the position in a study's journal, are found again.
 KEY, STAGE, STUDY, PARENT = "dastune.key", "dastune.stage", "dastune.study_id", "mlflow.parentRunId"
@@ -31,39 +40,52 @@ class Store:
     """What one study writes into one store. `connect` comes before all else.
 
     Attributes:
-        delivered_bytes: how much of the journal the store has had; 0 before `connect`.
+        place: how far the store was at the last `connect` or `note`.
     """
 
     def __init__(self, folder: StudyFolder, uri: str, experiment: str, study_id: str) -> None:
         self._folder, self._uri, self._experiment, self._study_id = folder, uri, experiment, study_id
         self._delivered_tag = f"{DELIVERED}.{study_id}"
-        self.delivered_bytes = 0
+        self.place = NOWHERE
         self._client: MlflowClient
-        self._experiment_id = ""
         self._run_ids: dict[str, str] = {}
+        self._execution = ""  # the key of the last execution that began
+        self._doubtful: set[str] = set()  # runs that a request may have made, or may still make, that was given up
+        self._first = True  # the next search may be in the making by a driver that was killed
 
     def connect(self) -> None:
-        """Open the store, unless it is open, and find or make the experiment. Raises whatever MLflow raises."""
-        if self._experiment_id:
-            return
-        self._client = MlflowClient(tracking_uri=self._uri)
+        """Open the store, find or make the experiment, and see how far it is. Raises whatever MLflow raises.
+
+        To be called again at times: a store may be put back from a backup while it is in use.
+        """
+        if self.place == NOWHERE:
+            self._client = MlflowClient(tracking_uri=self._uri)
         found = self._client.get_experiment_by_name(self._experiment)
         if found is None:
-            root = artifact_root(self._folder, self._uri)
-            # So that the UI opens on training runs, and not on what it has for language models.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            self._experiment_id = self._client.create_experiment(self._experiment, root, kind)
-        elif found.lifecycle_stage == "deleted":
+            self._make_experiment()
+            found = self._client.get_experiment_by_name(self._experiment)
+        if found is None or found.lifecycle_stage == "deleted":
             raise RuntimeError(f"its experiment {self._experiment!r} is deleted; restore it, or rename the study")
-        else:
-            self.delivered_bytes = int(found.tags.get(self._delivered_tag, 0))
-            self._experiment_id = found.experiment_id
+        delivered, _, batch = found.tags.get(self._delivered_tag, "0 0").partition(" ")
+        place = Place(found.experiment_id, found.creation_time or 0, int(delivered), int(batch or 0))
+        if place != self.place:
+            self._run_ids.clear()
+        self.place = place
 
-    def note_delivered(self, delivered_bytes: int) -> None:
-        """Note that the store has had so much of the journal; a failure only means that some is sent again."""
-        self.delivered_bytes = delivered_bytes
-        with contextlib.suppress(Exception):
-            self._client.set_experiment_tag(self._experiment_id, self._delivered_tag, delivered_bytes)
+    def _make_experiment(self) -> None:
+        # So that the UI opens on training runs, and not on what it has for language models.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        try:
+            self._client.create_experiment(self._experiment, artifact_root(self._folder, self._uri), kind)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another study of this name has just made it
+                raise
+
+    def note(self, place: Place) -> None:
+        """Note in the store how far it is. Raises whatever MLflow raises."""
+        value = f"{place.delivered_bytes} {place.batch}"
+        self._client.set_experiment_tag(place.experiment_id, self._delivered_tag, value)
+        self.place = place
 
     def deliver(self, event: Event) -> None:
         """Write one event. Raises RefusedError if it can never be written, anything else if it is worth another try."""
@@ -78,54 +100,116 @@ class Store:
                 case "table":
                     self._table(event)
                 case "end":
-                    self._client.set_terminated(self._run_id(event["key"]), event["status"], event["time"])
+                    self._end(event)
         except MlflowException as error:
-            # Values that MLflow forbids, and runs that a person has deleted: another try would stop the line for good.
-            if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+            if _is_final(error):
                 raise RefusedError(event["key"], f"{event['event']}: {public(str(error))}") from error
             raise
 
-    def _search(self, where: str) -> list[Run]:
-        """Return the study's runs that `where` holds for, the oldest first."""
-        where = f"tags.`{STUDY}` = '{self._study_id}' and {where}"
-        return list(self._client.search_runs([self._experiment_id], where, order_by=["attributes.start_time ASC"]))
+    def _run(self, key: str) -> Run | None:
+        """Return a run if there is one; delete empty ones beside it, made by requests that arrived after their repeat.
+
+        Such a request may come at any time, so where there is reason to expect one this is called again: when the run
+        ends, and when the execution ends.
+        """
+        # The key alone: each tag that is asked for costs a look at that tag of all runs.
+        found = self._client.search_runs([self.place.experiment_id], f"tags.`{KEY}` = '{key}'")
+        runs = [run for run in found if run.data.tags.get(STUDY) == self._study_id]
+        if not runs:
+            return None
+        known = self._run_ids.get(key)
+        runs.sort(key=lambda run: (run.info.run_id == known, bool(run.data.params), bool(run.data.metrics)))
+        for surplus in runs[:-1]:
+            if not surplus.data.params and not surplus.data.metrics:
+                self._client.delete_run(surplus.info.run_id)
+        self._run_ids[key] = runs[-1].info.run_id
+        return runs[-1]
 
     def _run_id(self, key: str) -> str:
-        if key not in self._run_ids:
-            runs = self._search(f"tags.`{KEY}` = '{key}'")
-            if not runs:
-                raise RefusedError(key, "no such run in the store")
-            self._run_ids[key] = runs[0].info.run_id
+        if key not in self._run_ids and self._run(key) is None:
+            raise RefusedError(key, "no such run in the store")
         return self._run_ids[key]
 
     def _begin(self, event: Event) -> None:
         """Make the run, or open it again: a search that a later execution continues stays one run."""
         key, client = event["key"], self._client
-        if event["stage"] == "execution":
-            self._end_earlier_executions(event)
-        if runs := self._search(f"tags.`{KEY}` = '{key}'"):
-            run = runs[0]
+        with _reading(event):
+            time_ms, stage, parent = int(event["time"]), str(event["stage"]), event["parent"]
+            params, tags = [Param(*item) for item in event["params"].items()], [*event["tags"].items()]
+            dataset = _dataset_input(DatasetInfo(**event["dataset"]))
+        if stage == "execution":
+            self._execution = key
+            self._end_earlier_executions(key, time_ms)
+        elif self._first:
+            self._first = False
+            self._doubtful.add(key)
+        run = self._run(key)
+        if run is not None:
             client.update_run(run.info.run_id, status="RUNNING")
         else:
-            parent = {PARENT: self._run_id(event["parent"])} if event["parent"] else {}
-            tags = {KEY: key, STAGE: event["stage"], STUDY: self._study_id, **parent}
-            run = client.create_run(self._experiment_id, event["time"], tags, event["name"])
+            above = {PARENT: self._run_id(parent)} if parent and self._has(parent) else {}
+            try:
+                run = client.create_run(
+                    self.place.experiment_id,
+                    time_ms,
+                    {KEY: key, STAGE: stage, STUDY: self._study_id, **above},
+                    event["name"],
+                )
+            except Exception:
+                self._doubtful.add(key)
+                raise
         run_id = self._run_ids[key] = run.info.run_id
         # A parameter's value cannot change: on a run that was there before, only the missing ones are sent.
-        params = [Param(*item) for item in event["params"].items() if item[0] not in run.data.params]
-        client.log_batch(run_id, params=params, tags=[RunTag(*item) for item in event["tags"].items()])
-        client.log_inputs(run_id, datasets=[_dataset_input(DatasetInfo(**event["dataset"]))])
+        missing = [param for param in params if param.key not in run.data.params]
+        client.log_batch(run_id, params=missing, tags=[RunTag(*item) for item in tags])
+        client.log_inputs(run_id, datasets=[dataset])
 
-    def _end_earlier_executions(self, event: Event) -> None:
+    def _has(self, key: str) -> bool:
+        return key in self._run_ids or self._run(key) is not None
+
+    def _end_earlier_executions(self, key: str, time_ms: int) -> None:
         """Mark executions that were killed: nobody was left to end their runs."""
-        running = f"tags.`{STAGE}` = 'execution' and attributes.status = 'RUNNING'"
-        for run in self._search(f"{running} and attributes.start_time < {event['time']}"):
-            if run.data.tags[KEY] != event["key"]:
-                self._client.set_terminated(run.info.run_id, "KILLED", event["time"])
+        running = (
+            f"tags.`{STUDY}` = '{self._study_id}' and tags.`{STAGE}` = 'execution' and attributes.status = 'RUNNING'"
+        )
+        where = f"{running} and attributes.start_time < {time_ms}"
+        for run in self._client.search_runs([self.place.experiment_id], where):
+            if run.data.tags[KEY] != key:
+                self._client.set_terminated(run.info.run_id, "KILLED", time_ms)
 
     def _metrics(self, event: Event) -> None:
-        points = [Metric(k, float(v), p["time"], p["step"]) for p in event["points"] for k, v in p["values"].items()]
-        self._client.log_batch(self._run_id(event["key"]), metrics=points)
+        """Log points. MLflow takes all or none of a request: where it forbids a name or a value, send name by name."""
+        points: dict[str, list[Metric]] = {}
+        with _reading(event):
+            for point in event["points"]:
+                for name, value in point["values"].items():
+                    metric = Metric(name, float(value), int(point["time"]), int(point["step"]))
+                    points.setdefault(name, []).append(metric)
+        run_id, forbidden = self._run_id(event["key"]), ""
+        try:
+            self._client.log_batch(run_id, metrics=[metric for name in points for metric in points[name]])
+        except MlflowException as error:
+            if not _is_final(error) or len(points) == 1:
+                raise
+            for name in points:
+                try:
+                    self._client.log_batch(run_id, metrics=points[name])
+                except MlflowException as error:
+                    if not _is_final(error):
+                        raise
+                    forbidden = forbidden or public(str(error))
+        if forbidden:
+            raise RefusedError(event["key"], f"metrics: {forbidden}")
+
+    def _end(self, event: Event) -> None:
+        key, status = event["key"], event["status"]
+        with _reading(event):
+            time_ms = int(event["time"])
+        if status not in get_args(EndStatus):
+            raise RefusedError(key, f"end: {status!r} is no status")
+        for doubtful in self._doubtful if key == self._execution else self._doubtful & {key}:
+            self._run(doubtful)
+        self._client.set_terminated(self._run_id(key), status, time_ms)
 
     def _artifact(self, event: Event) -> None:
         self._client.log_artifact(self._run_id(event["key"]), str(self._path(event)), event["folder"])
@@ -144,6 +228,20 @@ class Store:
         if not path.exists():
             raise RefusedError(event["key"], f"{path} is gone before it could be sent")
         return path
+
+
+@contextmanager
+def _reading(event: Event) -> Iterator[None]:
+    """Refuse an event whose fields are not what they were written as: no other try would read them."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RefusedError(event["key"], f"{event['event']}: damaged in the journal") from error
+
+
+def _is_final(error: MlflowException) -> bool:
+    """Say whether MLflow will never take it: a value it forbids, a run that a person has deleted."""
+    return error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 
 def _dataset_input(dataset: DatasetInfo) -> DatasetInput:

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812  the name everyone gives it
 
 from dastune.augment.policies import PolicyTransform
 from dastune.augment.standard import Normalise, StandardAugmentation
-from dastune.data.classification import Images
+from dastune.data.images import Images
 from dastune.models.network import Classifier, Network
 from dastune.models.table import MODELS
 from dastune.policy.policy import Policy

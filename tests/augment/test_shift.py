@@ -8,7 +8,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from dastune.augment.shift import shifted
 from dastune.augment.steps import DRAWS
-from dastune.data.classification import Pixels
+from dastune.data.dataset import Pixels
 from dastune.policy.policy import Step
 from dastune.seeds import generator
 

@@ -36,8 +36,8 @@ ONE_FAULT = {
     # keys at every depth
     "modle: {}": "modle: unknown key; did you mean 'model'?",
     "zzz: 1": (
-        "zzz: unknown key; legal: budget, data, final, methods, model, name, resources, seeds, space, standard, "
-        "tracking, training"
+        "zzz: unknown key; legal: budget, data, final, hang_minutes, methods, model, name, resources, seeds, space, "
+        "standard, tracking, training"
     ),
     "data: {name: digits, trian_images: 3}": "data.trian_images: unknown key; did you mean 'train_images'?",
     "data: {name: digits, root: /x}": (
@@ -351,6 +351,16 @@ ONE_FAULT = {
         "resources.gpus: must be 1 at most: a search trains on one GPU, and more GPUs run more searches, got 2"
     ),
     "resources: {gpus: -1}": "resources.gpus: must be at least 0, got -1",
+    "resources: {devices: A100}": (
+        "resources.devices: must be alike or mixed where resources.gpus is 0, got 'A100'; Ray names GPU models only"
+    ),
+    **{
+        f"resources: {{devices: {devices!r}}}": (
+            "resources.devices: must be alike, mixed, or one GPU model as Ray calls it, such as A100 or RTX-PRO-6000, "
+            f"got {devices!r}"
+        )
+        for devices in ("", "Mixed", "accelerator_type:A100", "NVIDIA A100")
+    },
     # networks and images that cannot be
     "model: {name: wide_resnet, depth: 11}": (
         "model.depth: must be 6 n + 4 with n at least 1 (10, 16, 22, 28, 34, 40 ...), got 11"
@@ -376,6 +386,41 @@ def test_one_fault_is_one_line(section: str, line: str, minimal: str, refused: C
     replaced = yaml.safe_load(section).keys()
     kept = [line for line in minimal.splitlines() if line.partition(":")[0] not in replaced]
     assert refused("\n".join([*kept, section])) == f"study.yaml: 1 fault\n  {line}"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://anna:pa55word@db:5432/mlflow",
+        "postgresql+psycopg://anna:pa55/word@db/mlflow",
+        "postgresql://db/mlflow?user=anna&password=pa55word",
+        "mssql+pyodbc://?odbc_connect=Driver%3DX%3BPWD%3Dpa55word",
+        "http://anna:pa55word@tracking:5000",
+        "https://pa55word@tracking",
+    ],
+)
+def test_a_password_is_refused_and_not_said(uri: str, minimal: str, refused: Callable[..., str]) -> None:
+    message = refused(f"{minimal}\ntracking: {{uri: {uri!r}}}")
+    assert message.startswith("study.yaml: 1 fault\n  tracking.uri: holds a password or a token")
+    assert "MLFLOW_TRACKING_PASSWORD" in message
+    for section in (f"tracking: {uri!r}", f"tracking: {{experiment: [{uri!r}]}}", f"{uri!r}: 1"):
+        assert "pa55" not in refused(f"{minimal}\n{section}")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite:////data/a:b@c/mlflow.db",
+        "http://tracking:5000/a@b",
+        "http://tracking:5000",
+        "https://[::1]:5000/",
+        "postgresql://anna@db:5432/mlflow?sslmode=verify-full&passfile=/home/anna/.pgpass",
+        "postgresql://db:5432/mlflow?options=a@b",
+        "databricks://profile",
+    ],
+)
+def test_a_uri_without_a_password_is_legal(uri: str, minimal: str, study_file: Callable[..., Any]) -> None:
+    assert load_study(study_file(f"{minimal}\ntracking: {{uri: {uri!r}}}")).tracking.uri == uri
 
 
 @pytest.mark.parametrize("section", ["name", "data", "methods", "budget"])

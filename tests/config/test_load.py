@@ -387,6 +387,15 @@ def test_no_such_study(source: str, line: str, tmp_path: Path, monkeypatch: pyte
     assert str(caught.value) == line
 
 
+@pytest.mark.parametrize(
+    ("devices", "model"), [("alike", None), ("mixed", None), ("A100", "A100"), ("M1-Max", "M1-Max")]
+)
+def test_which_devices_searches_may_get(devices: str, model: str | None) -> None:
+    study = load_study("cifar10_noise", overrides=[f"resources.devices={devices}"])
+    assert (study.resources.devices, study.resources.model) == (devices, model)
+    assert load_study("cifar10_noise").resources.devices == "alike"
+
+
 def test_importing_config_imports_nothing_heavy() -> None:
     code = (
         "import sys, dastune.config\n"

@@ -1,15 +1,23 @@
 """A study small enough for a test, with real digits and every method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dastune.budget import Ledger, event_from_row
 from dastune.config import StudyConfig
 from dastune.config.defaults import with_defaults
-from dastune.data.classification import Dataset
+from dastune.data.dataset import Dataset
 from dastune.data.embedded import digits
-from dastune.folder import StudyFolder
+from dastune.folder import ChildRow, StudyFolder, read_lines
+from dastune.orchestration.grid import Assignment, grid
+from dastune.orchestration.reports import Report, Start
+from dastune.orchestration.trial import trial
+from dastune.policy.policy import Policy, load_policy, policy_file_from_text
+from dastune.storage import FolderStorage
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +83,127 @@ def new_folder(root: Path) -> StudyFolder:
 @pytest.fixture(scope="session")
 def folder_at() -> Callable[[Path], StudyFolder]:
     return new_folder
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What a trial comes to in one process, undisturbed."""
+
+    reports: list[Report]
+
+    @property
+    def policy(self) -> Policy:
+        [text] = [report.policy for report in self.reports if report.policy]
+        return policy_file_from_text(text, "policy").policy
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        return {final.train_seed: final.test_accuracy for report in self.reports for final in report.finals}
+
+    @property
+    def children(self) -> list[ChildRow]:
+        return [child for report in self.reports for child in report.children]
+
+    @property
+    def steps(self) -> int:
+        return self.reports[-1].steps
+
+
+@pytest.fixture
+def alone(dataset: Dataset, tmp_path: Path) -> Callable[[StudyConfig, Assignment], Alone]:
+    """Return what runs an assignment's trial in this process."""
+
+    def run(study: StudyConfig, assignment: Assignment) -> Alone:
+        folder = new_folder(tmp_path / "alone" / assignment.id)
+        return Alone(list(trial(study, assignment, dataset, FolderStorage(folder.root), Start())))
+
+    return run
+
+
+@pytest.fixture
+def survived(alone: Callable[[StudyConfig, Assignment], Alone]) -> Callable[[StudyConfig, StudyFolder], None]:
+    """Return what holds the folder of a finished study, budgeted in steps, against undisturbed trials."""
+
+    def check(study: StudyConfig, folder: StudyFolder) -> None:
+        here = {assignment.id: alone(study, assignment) for assignment in grid(study)}
+        _check_rows(folder, here)
+        _check_ledger(study, folder)
+        _check_mlflow(study, folder, here)
+        left = {"lock", "stop", "pending.json", "ray", "checkpoints"} & {path.name for path in folder.root.iterdir()}
+        assert left <= {"lock"}, f"left behind: {left}"
+        assert not list(folder.root.rglob("*.tmp"))
+        assert not list(folder.root.glob("probe*"))
+
+    return check
+
+
+def _check_rows(folder: StudyFolder, here: Mapping[str, Alone]) -> None:
+    """Each search and final training has one line, and came to what it comes to undisturbed."""
+    lines = list(read_lines(folder.searches))
+    searched = [line["id"] for line in lines if line["status"] != "failed"]
+    assert sorted(searched) == sorted(here)
+    assert len(folder.searches.read_text().splitlines()) == len(lines)
+    trained = {(line["search_id"], line["train_seed"]): line["test_accuracy"] for line in read_lines(folder.finals)}
+    assert len(list(read_lines(folder.finals))) == len(trained)
+    assert trained == {(search, seed): value for search, one in here.items() for seed, value in one.accuracies.items()}
+    for row in folder.search_rows():
+        assert load_policy(folder.policy(row.id)) == here[row.id].policy
+        assert row.steps == here[row.id].steps
+        children = [replace(child, seconds=0.0) for child in folder.child_rows(row.id)]
+        undisturbed = sorted((replace(child, seconds=0.0) for child in here[row.id].children), key=lambda c: c.child)
+        assert children == undisturbed
+
+
+def _check_ledger(study: StudyConfig, folder: StudyFolder) -> None:
+    """What is held is the sum of the accounts of all attempts; what is charged and lost are parts of it."""
+    last: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in read_lines(folder.ledger):
+        key = (line["search"], line["attempt"])
+        if line["meter"] == "search" and line["sequence"] >= last.get(key, {"sequence": 0})["sequence"]:
+            last[key] = line
+    ledger = Ledger(event_from_row(line) for line in read_lines(folder.ledger))
+    for row in folder.search_rows():
+        charge = ledger.charge(row.id)
+        held = sum(sum(line["accounts"].values()) for (search, _), line in last.items() if search == row.id)
+        assert charge.held == pytest.approx(held)
+        assert row.held_seconds <= charge.held + 1e-6
+        assert charge.charged + charge.lost <= charge.held + 1e-6
+        assert row.charged_seconds == pytest.approx(charge.charged)
+        if row.status == "budget":
+            assert row.steps == study.budget.steps
+
+
+def _check_mlflow(study: StudyConfig, folder: StudyFolder, here: Mapping[str, Alone]) -> None:
+    """Each search and each final training is one run that has ended, with each value that it is to have, once."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder.mlflow_store}")
+    experiment = client.get_experiment_by_name(study.name)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=10_000)
+    by_key = {run.data.tags["dastune.key"]: run for run in runs if run.data.tags["dastune.stage"] != "execution"}
+    executions = [run for run in runs if run.data.tags["dastune.stage"] == "execution"]
+    assert len(by_key) == len(runs) - len(executions)
+    expected = {key for search, one in here.items() for key in (search, *(f"{search}/t{s}" for s in one.accuracies))}
+    assert set(by_key) == expected
+    assert {run.info.status for run in by_key.values()} == {"FINISHED"}
+    rows = {row.id: row for row in folder.search_rows()}
+    for key, run in by_key.items():
+        run_id, (search, _, seed) = run.info.run_id, key.partition("/t")
+        once = ["test_accuracy", "test_loss", "seconds"] if seed else ["charged_seconds", "held_seconds", "noise_mass"]
+        for name in once:
+            assert len(client.get_metric_history(run_id, name)) == 1, f"{name} of {key}"
+        if seed:
+            assert run.data.metrics["test_accuracy"] == here[search].accuracies[int(seed)]
+            continue
+        assert run.data.metrics["charged_seconds"] == rows[search].charged_seconds
+        assert {file.path for file in client.list_artifacts(run_id, "policy")} == {f"policy/{search}.json"}
+        # What a black-box search tells of each child, in the order of their ends.
+        told = [
+            p.values["child_accuracy"] for r in here[search].reports for p in r.points if "child_accuracy" in p.values
+        ]
+        history = client.get_metric_history(run_id, "child_accuracy") if told else []
+        assert sorted(point.value for point in history) == sorted(told)
 
 
 @pytest.fixture

@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from dastune.budget import Ledger, event_from_row
 from dastune.config import StudyConfig
-from dastune.data.classification import Dataset
+from dastune.data.dataset import Dataset
 from dastune.errors import UserError
 from dastune.folder import StudyFolder, read_lines
-from dastune.orchestration.grid import grid
+from dastune.orchestration.grid import Assignment, grid
 from dastune.orchestration.study import run
-from dastune.orchestration.trial import trial
+from dastune.orchestration.tuner import from_store, in_store
 from dastune.policy.policy import load_policy
 
 if TYPE_CHECKING:
@@ -53,28 +54,60 @@ def three_nodes(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Cluster]":
 def test_a_cluster_finds_what_one_process_finds(
     three_nodes: "Cluster",
     study_of: Callable[..., StudyConfig],
-    dataset: Dataset,
     tmp_path: Path,
-    folder_at: Callable[[Path], StudyFolder],
+    alone: Callable[[StudyConfig, Assignment], Any],
 ) -> None:
     study = study_of(seeds={"search": [0], "final": [0]})
     result = run(study, output=tmp_path / "runs", address=three_nodes.address)
     assert not result.missing
     tested = {row.search_id: row.test_accuracy for row in result.final_rows}
     for assignment in grid(study):
-        folder = folder_at(tmp_path / assignment.id)
-        finals = [final for report in trial(study, assignment, dataset, folder) for final in report.finals]
-        policies = [load_policy(each.policy(assignment.id)) for each in (folder, result.folder)]
-        assert policies[0] == policies[1]
-        assert [final.test_accuracy for final in finals] == [tested[assignment.id]]
+        here = alone(study, assignment)
+        assert here.policy == load_policy(result.folder.policy(assignment.id))
+        assert here.accuracies == {0: tested[assignment.id]}
+
+
+def test_a_data_set_is_on_each_node_once(three_nodes: "Cluster") -> None:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    pixels = np.zeros((2000, 32, 32, 3), np.uint8)
+    labels = np.zeros(2000, np.int64)
+    large = Dataset("zeros", pixels, labels, pixels[:1], labels[:1], 10, "nowhere")
+    ray.init(address=three_nodes.address, log_to_driver=False)
+    try:
+        data = in_store(large)
+        places = {}
+        for node in ray.nodes():
+            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            processes = [ray.remote(Place).options(num_cpus=0, scheduling_strategy=strategy).remote() for _ in range(3)]
+            places[node["NodeID"]] = ray.get([process.of_pixels.remote(data) for process in processes])
+    finally:
+        ray.shutdown()
+    assert len(places) == 3
+    assert len({place for found in places.values() for place in found}) == 3
+    assert all(len(set(found)) == 1 for found in places.values())
+
+
+class Place:
+    """A process that says which file of shared memory an array of the data set lies in, and where in it."""
+
+    def of_pixels(self, data: list[Any]) -> tuple[str, int]:
+        self.dataset = from_store(data)
+        at = self.dataset.train_pixels.ctypes.data
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            span, _, offset, device, inode, *_ = line.split()
+            begin, end = (int(number, 16) for number in span.split("-"))
+            if begin <= at < end:
+                return f"{device}:{inode}", at - begin + int(offset, 16)
+        raise AssertionError("nowhere")
 
 
 def test_children_on_two_nodes_of_which_one_is_lost(
     three_nodes: "Cluster",
     study_of: Callable[..., StudyConfig],
-    dataset: Dataset,
     tmp_path: Path,
-    folder_at: Callable[[Path], StudyFolder],
+    alone: Callable[[StudyConfig, Assignment], Any],
 ) -> None:
     """Two children at a time, on a node each; one node dies, a third takes its place: as if nothing had happened."""
     three_nodes.add_node(num_cpus=1, object_store_memory=200 * 2**20)
@@ -86,14 +119,13 @@ def test_children_on_two_nodes_of_which_one_is_lost(
         seeds={"search": [0], "final": [0]},
     )
     [assignment] = grid(study)
-    alone = folder_at(tmp_path / "alone")
-    here = list(trial(study, assignment, dataset, alone))
+    here = alone(study, assignment)
     folder = StudyFolder(tmp_path / "runs" / study.name)
 
     import ray
 
     def lose_a_node() -> None:
-        while not folder.checkpoint(assignment.id).exists():
+        while not list(folder.checkpoints.glob("*.pt")):
             if done.wait(0.1):
                 return
         [group] = [each for each in ray.util.placement_group_table().values() if each["state"] == "CREATED"]
@@ -110,9 +142,9 @@ def test_children_on_two_nodes_of_which_one_is_lost(
         thread.join()
     assert not result.missing
     [row] = result.search_rows
-    assert (row.status, row.steps) == ("budget", here[-1].steps)
-    assert load_policy(folder.policy(assignment.id)) == load_policy(alone.policy(assignment.id))
-    scores = {child.child: child.score for report in here for child in report.children}
+    assert (row.status, row.steps) == ("budget", here.steps)
+    assert load_policy(folder.policy(assignment.id)) == here.policy
+    scores = {child.child: child.score for child in here.children}
     assert {child.child: child.score for child in folder.child_rows()} == scores
     events = [event_from_row(line) for line in read_lines(folder.ledger)]
     assert Ledger(events).charge(assignment.id).attempts == 2
@@ -125,7 +157,7 @@ def test_a_worker_without_the_gpu_that_ray_promises_is_told(
     study = study_of(
         methods={"random": {"children_in_parallel": 2}}, resources={"gpus": 1}, budget={"gpu_hours": 0.001}
     )
-    with pytest.raises(UserError, match="sees no GPU on this node"):
+    with pytest.raises(UserError, match="GPU"):
         run(study, output=tmp_path / "runs", address=three_nodes.address)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dastune.config import StudyConfig
-from dastune.data.classification import Dataset
+from dastune.data.dataset import Dataset
 from dastune.orchestration.crew import ChildServer, SpreadCrew, Worker
 from dastune.orchestration.grid import Assignment
 from dastune.orchestration.setting import child_server, search_of

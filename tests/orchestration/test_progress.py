@@ -3,34 +3,35 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from dastune.budget import Charge
 from dastune.config import StudyConfig
-from dastune.data.classification import Dataset
-from dastune.folder import StudyFolder
+from dastune.data.dataset import Dataset
 from dastune.orchestration.grid import Assignment
 from dastune.orchestration.progress import Progress
+from dastune.orchestration.reports import Start
 from dastune.orchestration.trial import trial
+from dastune.storage import FolderStorage
 
 
 def test_lines_count_what_earlier_executions_finished(
-    study_of: Callable[..., StudyConfig], dataset: Dataset, root: Path
+    study_of: Callable[..., StudyConfig], dataset: Dataset, tmp_path: Path, alone: Callable[..., Any]
 ) -> None:
-    folder, assignment = StudyFolder(root), Assignment("das", 0, 0)
-    root.mkdir()
-    folder.study.touch()
+    assignment = Assignment("das", 0, 0)
     one = study_of(seeds={"search": [0], "final": [0]}, methods={"das": {}})
-    for report in trial(one, assignment, dataset, folder):
-        if report.row is not None:
-            folder.add_search(report.row)
-        for final in report.finals:
-            folder.add_final(final)
+    earlier = alone(one, assignment).reports
+    [row] = [report.row for report in earlier if report.row is not None]
+    [policy] = [report.policy for report in earlier if report.policy]
+    finals = [final for report in earlier for final in report.finals]
     two = study_of(seeds={"search": [0], "final": [0, 1]}, methods={"das": {}})
     text = io.StringIO()
-    rows, finals = folder.search_rows(), folder.final_rows()
-    with Progress(two, [assignment], 2, Console(file=text), rows=rows, finals=finals) as progress:
-        for report in trial(two, assignment, dataset, folder):
+    (tmp_path / "study.yaml").touch()
+    start = Start(1, Charge(), row, policy, (0,))
+    with Progress(two, [assignment], 2, Console(file=text), rows=[row], finals=finals) as progress:
+        for report in trial(two, assignment, dataset, FolderStorage(tmp_path), start):
             progress.hear(report)
         assert not progress.running
     assert "final trainings 2/2: das-n0-s0 seed 1" in text.getvalue()

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dastune.config import StudyConfig
-from dastune.data.classification import Dataset, Images, cut_parts
+from dastune.data.dataset import Dataset, cut_parts
+from dastune.data.images import Images
 from dastune.orchestration import setting
 from dastune.orchestration.grid import Assignment
 from dastune.orchestration.setting import final_task, search_of

@@ -8,20 +8,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from dastune.config import StudyConfig
-from dastune.data.classification import Dataset
+from dastune.data.dataset import Dataset
 from dastune.data.embedded import digits
 from dastune.data.table import DatasetEntry
 from dastune.errors import UserError
 from dastune.folder import StudyFolder
-from dastune.orchestration.grid import grid
+from dastune.orchestration.grid import Assignment, grid
 from dastune.orchestration.study import StudyResult, resume, run
-from dastune.orchestration.trial import trial
 from dastune.policy.policy import load_policy
 from dastune.search.table import SEARCHES
 
@@ -59,26 +60,17 @@ def test_every_search_and_final_training_is_there_once(finished: tuple[StudyConf
 
 
 def test_ray_changes_nothing(
-    finished: tuple[StudyConfig, StudyResult],
-    dataset: Dataset,
-    tmp_path: Path,
-    folder_at: Callable[[Path], StudyFolder],
+    finished: tuple[StudyConfig, StudyResult], alone: Callable[[StudyConfig, Assignment], Any]
 ) -> None:
     """The same searches in a plain loop in this process find the same policies and train to the same accuracy."""
     study, result = finished
     tested = {row.search_id: row.test_accuracy for row in result.final_rows}
     for assignment in grid(study):
-        folder = folder_at(tmp_path / assignment.id)
-        finals = []
-        children = []
-        for report in trial(study, assignment, dataset, folder):
-            finals += report.finals
-            children += report.children
-        here, there = (load_policy(each.policy(assignment.id)) for each in (folder, result.folder))
-        assert here == there
-        assert [final.test_accuracy for final in finals] == [tested[assignment.id]]
+        here = alone(study, assignment)
+        assert here.policy == load_policy(result.folder.policy(assignment.id))
+        assert here.accuracies == {0: tested[assignment.id]}
         recorded = [replace(child, seconds=0.0) for child in result.folder.child_rows(assignment.id)]
-        assert recorded == sorted((replace(child, seconds=0.0) for child in children), key=lambda child: child.child)
+        assert recorded == sorted((replace(child, seconds=0.0) for child in here.children), key=attrgetter("child"))
 
 
 def test_children_are_on_record(finished: tuple[StudyConfig, StudyResult]) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from dastune.augment.standard import StandardAugmentation
 from dastune.config import StudyConfig
-from dastune.data.classification import Dataset
+from dastune.data.dataset import Dataset
 from dastune.orchestration import setting
 from dastune.orchestration.grid import Assignment
 from dastune.search.table import Setting

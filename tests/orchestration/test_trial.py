@@ -11,18 +11,19 @@ import pytest
 
 from dastune.budget import Ledger, LedgerEvent, event_from_row
 from dastune.config import StudyConfig
-from dastune.data.classification import Dataset
-from dastune.folder import ChildRow, StudyFolder, append_line, read_lines
+from dastune.data.dataset import Dataset
+from dastune.folder import ChildRow, StudyFolder, append_line, read_lines, write_atomic
 from dastune.orchestration import trial as trial_module
 from dastune.orchestration.crew import ChildServer, WorkerLostError
 from dastune.orchestration.grid import Assignment, grid
-from dastune.orchestration.reports import Report
+from dastune.orchestration.reports import Report, Start
 from dastune.orchestration.setting import child_server
-from dastune.orchestration.trial import trial
+from dastune.orchestration.trial import trial as trial_of
 from dastune.policy.policy import NO_AUGMENTATION, Policy, load_policy, load_policy_file
 from dastune.search.auto_augment import AutoAugmentProposer
 from dastune.search.black_box import BlackBoxSearch
 from dastune.search.search import SearchProgress
+from dastune.storage import FolderStorage
 
 
 class TickingClock:
@@ -40,11 +41,34 @@ def write(folder: StudyFolder, report: Report) -> None:
     """What the driver does with a report."""
     for event in report.ledger:
         append_line(folder.ledger, asdict(event))
+    if report.policy:
+        write_atomic(folder.policy(report.search), report.policy)
     if report.row is not None:
         folder.add_search(report.row)
     for final in report.finals:
         folder.add_final(final)
     folder.add_children(report.children)
+
+
+def start_of(folder: StudyFolder, search: str) -> Start:
+    """What the driver knows of a search, from its folder."""
+    ledger = Ledger(events(folder))
+    row = next((row for row in folder.search_rows() if row.id == search and row.status != "failed"), None)
+    return Start(
+        attempt=max(ledger.charge(search).attempts, ledger.charge(search, "final").attempts),
+        charge=ledger.charge(search),
+        row=row,
+        policy=folder.policy(search).read_text() if row else "",
+        trained=tuple(final.train_seed for final in folder.final_rows() if final.search_id == search),
+    )
+
+
+def trial(
+    study: StudyConfig, assignment: Assignment, dataset: Dataset, folder: StudyFolder, **options: Any
+) -> Iterator[Report]:
+    """A trial that begins, or goes on, with what is in `folder`."""
+    start = start_of(folder, assignment.id)
+    return trial_of(study, assignment, dataset, FolderStorage(folder.root), start, **options)
 
 
 def new_folder(root: Path) -> StudyFolder:
@@ -91,7 +115,6 @@ def test_a_trial_writes_its_search_and_every_final_training(
     assert sorted(final.train_seed for final in folder.final_rows()) == [0, 1]
     assert all(0 <= final.test_accuracy <= 1 and final.epochs == 2 for final in folder.final_rows())
     assert [report.stage for report in reports][-3:] == ["finished", "finished", "ended"]
-    assert not folder.checkpoint(assignment.id).exists()
 
 
 @pytest.mark.parametrize("label", METHODS)
@@ -158,7 +181,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(
     run(trial(study, assignment, dataset, unbroken), unbroken)
     # Checkpoint and report after every step; then a process that just vanishes after some of its reports.
     monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(trial_module, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_COST", 1e9)
     monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
     for report in islice(trial(study, assignment, dataset, broken), killed_after):
         write(broken, report)
@@ -174,7 +197,7 @@ def test_a_killed_search_is_charged_like_an_unbroken_one(
 ) -> None:
     study, assignment = study_of(budget={"cpu_hours": 60 / 3600}), Assignment("random", 0, 0)
     monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 10.0)
-    monkeypatch.setattr(trial_module, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_COST", 1e9)
     monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
     folder = new_folder(tmp_path / "b")
     for report in islice(trial(study, assignment, dataset, folder, clock=TickingClock()), killed_after):
@@ -243,7 +266,8 @@ def test_children_that_no_checkpoint_holds_are_on_no_record_until_they_are_train
     monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 1e9)
     study, assignment, folder = study_of(budget={"cpu_hours": 60 / 3600}), Assignment("random", 0, 0), new_folder(root)
     heard = list(islice(trial(study, assignment, dataset, folder), 60))
-    assert heard[-1].points[-1].values["children"] >= 10
+    assert heard[-1].steps >= 10 * 4  # optimiser steps of a child
+    assert not any(report.points for report in heard)
     for report in heard:
         write(folder, report)
     assert folder.child_rows() == []
@@ -356,7 +380,7 @@ def test_the_start_of_processes_does_not_end_a_resumed_search(
     """Each process takes longer to start than the whole budget; held is far over its limit, the search goes on."""
     monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 10.0)
-    monkeypatch.setattr(trial_module, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_COST", 1e9)
     study, assignment = study_of(budget={"cpu_hours": 60 / 3600}), Assignment("random", 0, 0)
     folder = new_folder(root)
     for _ in range(2):
@@ -401,6 +425,7 @@ def test_a_request_to_stop_ends_in_a_checkpoint(
     study: StudyConfig, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(trial_module, "STOP_CHECK_SECONDS", 0.0)
     assignment = Assignment("rand_augment", 0, 0)
     unbroken, stopped = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
     run(trial(study, assignment, dataset, unbroken), unbroken)
@@ -430,7 +455,7 @@ def test_a_failing_method_is_a_failed_row_with_its_traceback(
     assert reports[-1].error == "ZeroDivisionError: planted"
     [row] = folder.search_rows()
     assert row.status == "failed"
-    assert "planted" in (folder.errors / f"{assignment.id}.txt").read_text()
+    assert 'in broken\n    raise ZeroDivisionError("planted")' in reports[-1].traceback
     assert not folder.final_rows()
     # Tried again once the cause is gone: the new row takes the failed one's place.
     run(trial(study, assignment, dataset, folder), folder)

@@ -30,6 +30,17 @@ def test_lines_are_the_means_and_every_seed_is_a_point(found, index):
     assert np.ptp(beside) == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize(("count", "size", "over"), [(15, 3.4, True), (60, 1.7, False)])
+def test_a_crowd_of_seeds_does_not_hide_the_mean(search_row, final_row, count, size, over):
+    found = cells(
+        [search_row("das", level, seed) for level in (0, 4) for seed in range(count)],
+        [final_row(0.9, "das", level, seed) for level in (0, 4) for seed in range(count)],
+    )
+    drawn = {line.get_gid(): line for line in figure9(found).axes[0].lines}
+    assert drawn["seeds-0"].get_markersize() == pytest.approx(size)
+    assert (drawn["seeds-0"].get_zorder() > drawn["mean-0"].get_zorder()) is over
+
+
 def test_the_band_is_mean_and_sd(found):
     band = figure9(found).axes[0].collections[0].get_paths()[0].vertices
     cell = found[0]

@@ -1,8 +1,10 @@
 """What searches found, in numbers computed by hand."""
 
 from dataclasses import replace
+from itertools import combinations
 from math import log
 
+import numpy as np
 import pytest
 
 from dastune.folder import StudyFolder, write_atomic
@@ -80,6 +82,17 @@ def test_agreement_is_over_all_pairs():
     assert agreement([one, one]) == 1
     assert agreement([one]) is None
     assert agreement([]) is None
+
+
+def test_agreement_of_many_is_the_mean_over_their_pairs():
+    random = np.random.default_rng(0)
+    many = [
+        dict(zip(random.choice(list("abcdef"), 4, replace=False), random.dirichlet(np.ones(4)), strict=True))
+        for _ in range(9)
+    ]
+    pairs = [1 - total_variation(one, other) for one, other in combinations(many, 2)]
+    assert agreement(many) == pytest.approx(sum(pairs) / 36)
+    assert agreement([many[0]] * 9) == 1
 
 
 def test_policies_become_numbers(folder):

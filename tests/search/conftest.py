@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from dastune.augment.standard import Normalise, StandardAugmentation
-from dastune.data.classification import Dataset, Images, cut_parts
+from dastune.data.dataset import Dataset, cut_parts
 from dastune.data.embedded import digits
+from dastune.data.images import Images
 from dastune.models.network import Dropout, Network
 from dastune.models.table import MODELS
 from dastune.ops.table import OPS

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_any
 
 from dastune.augment.cell import Cell
 from dastune.augment.standard import Normalise, StandardAugmentation
-from dastune.data.classification import Dataset, Images
+from dastune.data.dataset import Dataset
+from dastune.data.images import Images
 from dastune.policy.space import SearchSpace
 from dastune.policy.topology import chain, dag
 from dastune.search.alignment import alignment, calibration, observe, standardised

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dastune.augment.cell import Cell
 from dastune.augment.standard import StandardAugmentation
-from dastune.data.classification import Images
+from dastune.data.images import Images
 from dastune.models.network import Network
 from dastune.models.table import MODELS
 from dastune.policy.space import SearchSpace, SpaceOp

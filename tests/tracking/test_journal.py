@@ -11,17 +11,37 @@ from dastune.tracking.journal import merged, read
 def test_whole_lines_are_read(tmp_path: Path) -> None:
     journal = tmp_path / "tracking.jsonl"
     assert list(read(journal, 0)) == []
-    journal.write_text('{"key": "a"}\n{"torn\n7\n{"key": "b"}\n{"key": "c"}')
-    assert list(read(journal, 0)) == [(13, {"key": "a"}), (20, {}), (22, {}), (35, {"key": "b"})]
-    assert list(read(journal, 22)) == [(35, {"key": "b"})]
-    assert list(read(journal, 35)) == []
+    first, second = ({"event": "end", "key": key, "time": 7, "status": "FINISHED"} for key in "ab")
+    a, b = len(json.dumps(first)) + 1, len(json.dumps(second)) + 1
+    journal.write_text(f'{json.dumps(first)}\n{{"torn\n7\n{json.dumps(second)}\n{json.dumps(first)}')
+    assert list(read(journal, 0)) == [(a, first), (a + 7, {}), (a + 9, {}), (a + 9 + b, second)]
+    assert list(read(journal, a + 9)) == [(a + 9 + b, second)]
+    assert list(read(journal, a + 9 + b)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '["event", "end"]',
+        '{"event": "end", "key": "a", "time": 7}',
+        '{"event": [], "key": "a"}',
+        '{"event": "end", "key": 7, "time": 7, "status": "FINISHED"}',
+        '{"event": "of a later version", "key": "a"}',
+        "\\xff",
+    ],
+)
+def test_a_line_that_is_no_event_is_empty(tmp_path: Path, line: str) -> None:
+    journal = tmp_path / "tracking.jsonl"
+    journal.write_bytes(line.encode().decode("unicode_escape").encode("latin-1") + b"\n")
+    assert [event for _, event in read(journal, 0)] == [{}]
 
 
 @pytest.mark.parametrize("start", [7, 1000])
 def test_a_position_of_another_journal_is_none(tmp_path: Path, start: int) -> None:
     journal = tmp_path / "tracking.jsonl"
-    journal.write_text(json.dumps({"key": "a"}) + "\n")
-    assert list(read(journal, start)) == [(13, {"key": "a"})]
+    event = {"event": "end", "key": "a", "time": 7, "status": "FINISHED"}
+    journal.write_text(json.dumps(event) + "\n")
+    assert list(read(journal, start)) == [(len(json.dumps(event)) + 1, event)]
 
 
 def test_only_metrics_between_two_events_of_a_run_are_merged() -> None:
@@ -29,3 +49,13 @@ def test_only_metrics_between_two_events_of_a_run_are_merged() -> None:
     events = [dict(zip(("event", "key"), name.split(), strict=True)) for name in names]
     sent = [f"{event['event']} {event['key']} {len(event.get('points', []))}" for event in merged(events)]
     assert sent == ["begin a 0", "begin b 0", "metrics a 2", "end a 0", "metrics b 2", "metrics a 1"]
+
+
+def test_what_was_sent_is_not_read_again(tmp_path: Path) -> None:
+    """Before the position there are 100 GB: to read them would take minutes."""
+    event = {"event": "end", "key": "a", "time": 7, "status": "FINISHED"}
+    journal, start = tmp_path / "tracking.jsonl", 100 * 2**30
+    with journal.open("wb") as file:
+        file.seek(start - 1)
+        file.write(b"\n" + json.dumps(event).encode() + b"\n")
+    assert [each for _, each in read(journal, start)] == [event]

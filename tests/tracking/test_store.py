@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from mlflow import MlflowClient
 
 from dastune.errors import UserError
 from dastune.tracking import store_uri
@@ -221,6 +222,93 @@ def test_an_event_that_the_store_refuses_holds_up_nothing(study: "Study") -> Non
     study.send_all(tracker)
     study.check_search()
     assert ["never-begun" in w or "gone.png" in w for w in warnings] == [True, True]
+
+
+def test_a_name_that_mlflow_forbids_costs_only_its_own_points(study: "Study") -> None:
+    warnings: list[str] = []
+    tracker = study.open(warn=warnings.append)
+    tracker.search("a", "a", {}, {})
+    for step in range(5):
+        tracker.metrics("a", step, {"x": step / 7, "loss[0]@": 1.0, "y": step / 3}, 1000 + step)
+    study.send_all(tracker)
+    run = study.runs()["a"]
+    assert set(run.data.metrics) == {"x", "y"}
+    for name, part in (("x", 7), ("y", 3)):
+        assert study.points(run, name) == [(step, 1000 + step, step / part) for step in range(5)]
+    assert len(warnings) == 1
+    assert "loss[0]@" in warnings[0]
+
+
+def test_lines_that_were_damaged_hold_up_nothing(study: "Study") -> None:
+    """Each is well-formed JSON with all fields, as a flipped bit or another version may leave it."""
+    tracker = study.open()
+    tracker.search("a", "a", {}, {})
+    tracker.metrics("a", 1, {"x": 1.0}, 1)
+    tracker.end("a")
+    begin, metrics, end = [event for event in study.events() if event["key"] == "a"]
+    damaged = [
+        begin | {"key": "b", "dataset": {"nam": "digits"}},
+        begin | {"key": "b", "params": 7},
+        metrics | {"values": {"x": "0.q"}},
+        metrics | {"step": None},
+        end | {"status": "FINISHE"},
+        end | {"time": "7x"},
+    ]
+    with study.folder.tracking.open("a") as journal:
+        journal.writelines(json.dumps(event) + "\n" for event in damaged)
+    study.log_search(tracker)
+    study.send_all(tracker)
+    study.check_search()
+    found = study.runs()
+    assert set(found) == {"execution-0", "a", "das-n4-s0", "das-n4-s0/t0"}
+    assert found["a"].info.status == "FINISHED"
+    assert study.points(found["a"], "x") == [(1, 1, 1.0)]
+
+
+def test_a_search_whose_executions_run_a_person_has_deleted_is_tracked(study: "Study") -> None:
+    tracker = study.open()
+    study.send_all(tracker)
+    study.log_search(tracker)  # which the next one will send
+    study.client().delete_run(study.runs()["execution-0"].info.run_id)
+    study.send_all()
+    study.check_search()
+    assert "mlflow.parentRunId" not in study.runs()["das-n4-s0"].data.tags
+
+
+def test_an_empty_twin_of_a_run_is_deleted(study: "Study") -> None:
+    """As a request leaves that was given up, made again, and then arrives; test_outages.py has the real thing."""
+    tracker = study.open()
+    tracker.search("a", "a", {"method": "das"}, {})
+    tracker.metrics("a", 1, {"x": 1.0}, 1)
+    study.send_all(tracker)
+    run = study.runs()["a"]
+    twin = study.client().create_run(run.info.experiment_id, run.info.start_time - 1, run.data.tags)
+    tracker = study.open()
+    tracker.metrics("a", 2, {"x": 2.0}, 2)
+    tracker.end("a")
+    study.send_all(tracker)
+    assert study.runs()["a"].info.run_id == run.info.run_id
+    assert study.points(study.runs()["a"], "x") == [(1, 1, 1.0), (2, 2, 2.0)]
+    assert study.client().get_run(twin.info.run_id).info.lifecycle_stage == "deleted"
+
+
+def test_another_study_may_make_the_experiment_first(study: "Study", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look whether it is there and its making."""
+    look = MlflowClient.get_experiment_by_name
+    looks: list[str] = []
+
+    def late(client: MlflowClient, name: str) -> object:
+        looks.append(name)
+        found = look(client, name)
+        if len(looks) == 1:
+            study.client().create_experiment(name)
+        return found
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", late)
+    tracker = study.open()
+    study.log_search(tracker)
+    study.send_all(tracker)
+    study.check_search()
 
 
 def test_a_deleted_experiment_is_said(study: "Study") -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from dastune.augment.standard import Normalise, StandardAugmentation
-from dastune.data.classification import Dataset, Images, cut_parts
+from dastune.data.dataset import Dataset, cut_parts
 from dastune.data.embedded import digits
+from dastune.data.images import Images
 from dastune.training.loop import Task
 from dastune.training.optim import Recipe
 from dastune.training.precision import Precision

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from dastune.augment.policies import PolicyTransform
 from dastune.augment.standard import StandardAugmentation
-from dastune.data.classification import Images
+from dastune.data.images import Images
 from dastune.ops.table import OPS
 from dastune.policy.policy import NO_AUGMENTATION, Choice, Edge, Genotype, Policy, Stages, Step, SubPolicies, SubPolicy
 from dastune.seeds import generator

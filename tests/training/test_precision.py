@@ -15,7 +15,8 @@ from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
 
 from dastune.augment.standard import Normalise
-from dastune.data.classification import Dataset, Images
+from dastune.data.dataset import Dataset
+from dastune.data.images import Images
 from dastune.models.network import Network
 from dastune.models.table import MODELS
 from dastune.policy.policy import NO_AUGMENTATION

@@ -1,8 +1,11 @@
 """Data sets in memory, the parts they are cut into, and batches of them."""
 
+import hashlib
 import os
+import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,11 +14,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from torchvision.datasets import CIFAR10
 
 from dastune.data import cifar
-from dastune.data.classification import Dataset, Images, Indices, Parts, cut_parts
+from dastune.data.dataset import Dataset, Indices, Parts, cut_parts
+from dastune.data.images import Images
 from dastune.data.table import DATASETS
 from dastune.errors import UserError
+from dastune.seeds import derive
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +121,23 @@ def test_digits(digits: Dataset) -> None:
     assert np.array_equal(digits.train_pixels[:, 0], digits.train_pixels[:, 2])
 
 
+def test_digits_are_enlarged_as_torch_does_it(digits: Dataset) -> None:
+    grey = torch.from_numpy(load_digits().images / 16).float()[:, None]
+    large = torch.nn.functional.interpolate(grey, size=(16, 16), mode="bilinear", align_corners=False)
+    expected = large.mul(255).round().to(torch.uint8).expand(-1, 3, -1, -1).numpy()
+    order = np.random.default_rng(derive(0, "digits")).permutation(len(expected))
+    assert np.array_equal(np.concatenate([digits.train_pixels, digits.test_pixels]), expected[order])
+
+
 def test_digits_are_the_same_every_time(digits: Dataset) -> None:
-    again = DATASETS["digits"].load()
-    assert again.fingerprint == digits.fingerprint
-    assert len(digits.fingerprint) == 16
-    assert DATASETS["digits"].load(side=8).fingerprint != digits.fingerprint
+    assert digits.fingerprint == "d6d51fdb88df8852"  # studies are resumed, and compared, by it
+
+
+def test_the_fingerprint_is_of_every_pixel_and_label(digits: Dataset) -> None:
+    for name in ("train_pixels", "train_labels", "test_pixels", "test_labels"):
+        other = getattr(digits, name).copy()
+        other.ravel()[-1] ^= 1
+        assert replace(digits, **{name: other}).fingerprint != digits.fingerprint
 
 
 def test_no_image_is_in_training_and_test(digits: Dataset) -> None:
@@ -181,6 +200,44 @@ def test_cifar10_in_a_place_that_cannot_be(tmp_path: Path) -> None:
         cifar.cifar10(str(tmp_path / "file" / "x"))
 
 
+@pytest.fixture
+def ran(tmp_path: Path) -> "Ran":
+    return Ran(tmp_path / "ran")
+
+
+class Ran:
+    """Pickles as a call that leaves a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_files_that_are_not_those_of_cifar10_are_not_unpickled(tmp_path: Path, ran: Ran) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "data_batch_1").write_bytes(pickle.dumps({"data": ran}))
+    with pytest.raises(UserError, match=r"^data\.root: CIFAR-10 is not in "):
+        DATASETS["cifar10"].load(root=str(tmp_path))
+    assert not ran.path.exists()
+
+
+def test_a_pickle_calls_nothing_but_what_makes_arrays(
+    tmp_path: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if a file had the right sum."""
+    content = pickle.dumps({"data": ran})
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(content)
+    monkeypatch.setitem(cifar._TRAIN_MD5, "data_batch_1", hashlib.md5(content).hexdigest())
+    with pytest.raises(pickle.UnpicklingError, match=r"posix\.mkdir is no part of an array"):
+        DATASETS["cifar10"].load(root=str(tmp_path))
+    assert not ran.path.exists()
+
+
 @pytest.mark.usefixtures("no_network")
 def test_the_real_cifar10(tmp_path: Path) -> None:
     folder = os.environ.get("DASTUNE_TEST_DATA")
@@ -188,6 +245,13 @@ def test_the_real_cifar10(tmp_path: Path) -> None:
         pytest.skip("DASTUNE_TEST_DATA names no folder with write_cifar10.py")
     subprocess.run([sys.executable, Path(folder) / "write_cifar10.py", tmp_path], check=True)
     dataset = DATASETS["cifar10"].load(root=str(tmp_path))
+    for train, pixels, labels in (
+        (True, dataset.train_pixels, dataset.train_labels),
+        (False, dataset.test_pixels, dataset.test_labels),
+    ):
+        theirs = CIFAR10(tmp_path, train=train)
+        assert np.array_equal(pixels, theirs.data.transpose(0, 3, 1, 2))
+        assert labels.tolist() == theirs.targets
     entry = DATASETS["cifar10"]
     assert dataset.train_pixels.shape == (entry.train_images, 3, entry.side_px, entry.side_px) == (50_000, 3, 32, 32)
     assert dataset.test_pixels.shape == (entry.test_images, 3, 32, 32) == (10_000, 3, 32, 32)
