@@ -5,16 +5,31 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from dastune.errors import UserError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from dastune.errors import UserError, shortened
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
 STOP_NAME = "stop"  # of the file, or blob, that asks a study to stop
 
+# What rows may hold; a row may come from anybody.
+_Text = Annotated[str, Field(strict=True, max_length=200)]
+_Whole = Annotated[int, Field(strict=True, ge=0, le=10**15)]
+_Level = Annotated[int, Field(strict=True, ge=0, le=1000)]
+_Number = Annotated[float, Field(strict=True, ge=-1e15, le=1e15)]
+_Amount = Annotated[float, Field(strict=True, ge=0, le=1e15)]
+_Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+
+_FINITE = ConfigDict(allow_inf_nan=False)
+
+MOST_FAULTS = 3  # of a row in a message
+
+_Row = TypeVar("_Row", "SearchRow", "FinalRow", "ChildRow")
 Status = Literal["done", "budget", "held", "failed"]
 ChildEnd = Literal["scored", "stopped", "diverged", "cut"]
 
@@ -44,21 +59,23 @@ class SearchRow:
             nats; numbers that are not finite are left out. Empty in rows of versions that did not write it.
     """
 
-    id: str
-    method: str
-    noise_level: int
-    search_seed: int
-    val_accuracy: float | None
-    held_seconds: float
-    charged_seconds: float
-    steps: int
-    children: int
-    noise_mass: float
-    uniform_noise_share: float
-    space_size_log10: float
-    policy: str
+    id: _Text
+    method: _Text
+    noise_level: _Level
+    search_seed: _Whole
+    val_accuracy: _Share | None
+    held_seconds: _Amount
+    charged_seconds: _Amount
+    steps: _Whole
+    children: _Whole
+    noise_mass: _Share
+    uniform_noise_share: _Share
+    space_size_log10: _Amount
+    policy: _Text
     status: Status
-    summary: Mapping[str, float] = field(default_factory=dict, hash=False)
+    summary: Mapping[_Text, _Number] = field(default_factory=dict, hash=False)
+
+    __pydantic_config__ = _FINITE
 
 
 @dataclass(frozen=True)
@@ -69,18 +86,20 @@ class FinalRow:
     pass of one image.
     """
 
-    search_id: str
-    method: str
-    noise_level: int
-    search_seed: int
-    train_seed: int
-    test_accuracy: float
-    test_loss: float
-    epochs: int
-    seconds: float
-    images_per_second: float
-    parameters: int
-    flops: int
+    search_id: _Text
+    method: _Text
+    noise_level: _Level
+    search_seed: _Whole
+    train_seed: _Whole
+    test_accuracy: _Share
+    test_loss: _Amount
+    epochs: _Whole
+    seconds: _Amount
+    images_per_second: _Amount
+    parameters: _Whole
+    flops: _Whole
+
+    __pydantic_config__ = _FINITE
 
 
 @dataclass(frozen=True)
@@ -98,16 +117,18 @@ class ChildRow:
         policy: what it was trained with, as `dastune.policy` writes it.
     """
 
-    search_id: str
-    method: str
-    noise_level: int
-    search_seed: int
-    child: int
-    score: float | None
-    seconds: float
-    epochs: float
+    search_id: _Text
+    method: _Text
+    noise_level: _Level
+    search_seed: _Whole
+    child: _Whole
+    score: _Share | None
+    seconds: _Amount
+    epochs: _Amount
     status: ChildEnd
     policy: Mapping[str, Any] = field(hash=False)
+
+    __pydantic_config__ = _FINITE
 
 
 def write_atomic(path: Path, text: str | bytes) -> None:
@@ -115,7 +136,8 @@ def write_atomic(path: Path, text: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as file:
+        beside.unlink(missing_ok=True)
+        with beside.open("xb") as file:  # x: a link that somebody has put there is not followed
             file.write(text.encode() if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
@@ -168,16 +190,33 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of a line file; a torn line (a crash while writing) is passed over."""
-    if not path.exists():
+    if not path.is_file():  # not there; or what has no end, such as a pipe
         return
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict):
                 yield row
+
+
+def _rows(path: Path, kind: type[_Row]) -> Iterator[_Row]:
+    """Yield the rows of a line file. Raises UserError at one that is none of this version's."""
+    adapter, names = TypeAdapter(kind), {field.name for field in fields(kind)}
+    for row in read_lines(path):
+        faults = [f"{shortened(name)} is not known" for name in row if name not in names]
+        try:
+            read = adapter.validate_python(row)
+        except ValidationError as error:
+            faults += [f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors(include_url=False)]
+        if faults:
+            raise UserError(
+                f"{path}: a row does not have this version's fields ({', '.join(faults[:MOST_FAULTS])}); it is "
+                "damaged, or of another version of dastune: use the one that ran the study (see env.json)"
+            )
+        yield read
 
 
 class StudyFolder:
@@ -191,6 +230,7 @@ class StudyFolder:
         self.searches = self.root / "searches.jsonl"
         self.finals = self.root / "finals.jsonl"
         self.children = self.root / "children.jsonl"
+        self.children_tables = self.root / "children"
         self.tracking = self.root / "tracking.jsonl"
         self.policies = self.root / "policies"
         self.checkpoints = self.root / "checkpoints"
@@ -205,12 +245,20 @@ class StudyFolder:
 
     @classmethod
     def existing(cls, root: str | Path) -> "StudyFolder":
-        """Return the folder at `root`. Raises UserError if no study is there."""
+        """Return the folder at `root`.
+
+        Raises:
+            UserError: no study is there, or something in it is a link: a study's folder may come from anybody, and what
+                is elsewhere is neither read nor written for it.
+        """
         folder = cls(root)
         if not folder.study.is_file():
             raise UserError(
                 f"{root}: holds no study (no study.yaml); give the folder that `dastune run` made, such as runs/NAME"
             )
+        for path in vars(folder).values():
+            if path != folder.root and path.is_symlink():
+                raise UserError(f"{path}: is a link; a study's folder holds its own files: put a copy in its place")
         return folder
 
     def policy(self, search_id: str) -> Path:
@@ -223,26 +271,31 @@ class StudyFolder:
 
     def children_table(self, search_id: str) -> Path:
         """Return the path of the table of a search's children, made for tracking. `search_id` must be a safe name."""
-        return self.root / "children" / f"{safe_name(search_id)}.json"
+        return self.children_tables / f"{safe_name(search_id)}.json"
 
     def search_rows(self) -> list[SearchRow]:
-        """Return the finished searches, in order of finishing, each once (the last line of a key counts)."""
-        rows = {row["id"]: SearchRow(**row) for row in read_lines(self.searches)}
-        return list(rows.values())
+        """Return the finished searches, in order of finishing, each once (the last line of a key counts).
+
+        Raises:
+            UserError: a row does not have the fields of this version, or impossible values.
+        """
+        return list({row.id: row for row in _rows(self.searches, SearchRow)}.values())
 
     def final_rows(self) -> list[FinalRow]:
-        """Return the finished final trainings, each once."""
-        rows = {(row["search_id"], row["train_seed"]): FinalRow(**row) for row in read_lines(self.finals)}
-        return list(rows.values())
+        """Return the finished final trainings, each once. Raises as `search_rows`."""
+        return list({(row.search_id, row.train_seed): row for row in _rows(self.finals, FinalRow)}.values())
 
     def child_rows(self, search_id: str | None = None) -> list[ChildRow]:
-        """Return the children of a search, or of all, each once (the last line of a key counts), in the order asked."""
+        """Return the children of a search, or of all, each once (the last line of a key counts), in the order asked.
+
+        Raises as `search_rows`.
+        """
         rows = {
-            (row["search_id"], row["child"]): row
-            for row in read_lines(self.children)
-            if search_id in (None, row["search_id"])
+            (row.search_id, row.child): row
+            for row in _rows(self.children, ChildRow)
+            if search_id in (None, row.search_id)
         }
-        return [ChildRow(**rows[key]) for key in sorted(rows)]
+        return [rows[key] for key in sorted(rows)]
 
     def add_search(self, row: SearchRow) -> None:
         """Append a row without a look at what is there: of a key that comes again the last line counts."""

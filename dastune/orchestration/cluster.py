@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
+from secrets import token_hex
 from typing import Any, TypeVar, cast
 
 from dastune.config import StudyConfig
@@ -162,8 +163,14 @@ def _ray(address: str | None) -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if address is None:
-        # Ray listens on all interfaces, so even a cluster of one machine asks for a token; Ray makes it where needed.
+        # One machine: Ray listens on loopback only. The variable decides that on every system, whatever its name says;
+        # it is read when Ray is first imported, so in a program that has imported Ray before Ray listens everywhere.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Others with an account on the machine reach loopback too: Ray asks for a token. Its own would be a file that
+        # they may read.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(32))
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     import ray
 

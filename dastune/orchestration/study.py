@@ -229,10 +229,10 @@ def _resume(
 def _began_with(folder: StudyFolder) -> dict[str, Any]:
     """Return what the study's folder says of its beginning. Raises UserError if it says nothing."""
     try:
-        told = json.loads(folder.env.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        told = json.loads(folder.env.read_text(encoding="utf-8")) if folder.env.is_file() else None
+    except (OSError, ValueError, RecursionError):
         told = None
-    if not isinstance(told, dict):
+    if not isinstance(told, dict) or not isinstance(told.get("storage"), str | None):
         raise UserError(f"{folder.env}: is missing or damaged, so the study cannot go on; run it anew elsewhere")
     return told
 

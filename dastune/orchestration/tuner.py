@@ -263,6 +263,11 @@ def _fit(
 ) -> str:
     """Run Tune to its end; return what it crashed with, if it did. Raises what it raises before a trial has begun."""
     from ray import tune
+    from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+
+    # Tune would hand keys of the cloud to its actors in their runtime environment, which Ray writes into logs that
+    # anybody may read. Processes of this machine have this one's environment, and a cluster's nodes their own.
+    ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
 
     starts = {item.id: listener.start(item.id) for item in assignments}
     # One where only final trainings are left.

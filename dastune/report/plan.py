@@ -142,13 +142,7 @@ def rows_in_order(folder: StudyFolder, plan: Plan | None) -> tuple[list[SearchRo
     Raises:
         UserError: a row does not have the fields of this version, or there are more than MOST_METHODS methods.
     """
-    try:
-        searches, finals = folder.search_rows(), folder.final_rows()
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder.root}: a row of searches.jsonl or finals.jsonl does not have this version's fields ({error}); "
-            "make the report with the version that ran the study (see env.json)"
-        ) from error
+    searches, finals = folder.search_rows(), folder.final_rows()
     if len({row.method for row in searches} | {row.method for row in finals}) > MOST_METHODS:
         raise UserError(f"{folder.root}: has rows of more than {MOST_METHODS} methods; no report can show so many")
     order = {label: place for place, label in enumerate(plan.methods)} if plan else {}

@@ -121,12 +121,14 @@ def test_digits(digits: Dataset) -> None:
     assert np.array_equal(digits.train_pixels[:, 0], digits.train_pixels[:, 2])
 
 
-def test_digits_are_enlarged_as_torch_does_it(digits: Dataset) -> None:
+@pytest.mark.parametrize("side", [8, 16, 32])
+def test_digits_are_enlarged_as_torch_does_it(side: int) -> None:
     grey = torch.from_numpy(load_digits().images / 16).float()[:, None]
-    large = torch.nn.functional.interpolate(grey, size=(16, 16), mode="bilinear", align_corners=False)
+    large = torch.nn.functional.interpolate(grey, size=(side, side), mode="bilinear", align_corners=False)
     expected = large.mul(255).round().to(torch.uint8).expand(-1, 3, -1, -1).numpy()
     order = np.random.default_rng(derive(0, "digits")).permutation(len(expected))
-    assert np.array_equal(np.concatenate([digits.train_pixels, digits.test_pixels]), expected[order])
+    dataset = DATASETS["digits"].load(side=side)
+    assert np.array_equal(np.concatenate([dataset.train_pixels, dataset.test_pixels]), expected[order])
 
 
 def test_digits_are_the_same_every_time(digits: Dataset) -> None:
