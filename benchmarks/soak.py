@@ -35,7 +35,7 @@ from dastune.policy.policy import load_policy
 
 BETWEEN_FAULTS_SECONDS = (2.0, 9.0)
 LOCK_SECONDS = 25.0  # longer than MLflow waits for its file
-CLOSE_TO_THE_END = 3.0  # of these minutes, studies are left in peace
+CLOSE_TO_THE_END = 1.5  # in these minutes, studies are left in peace
 OBJECT_STORE_BYTES = 150 * 2**20
 RAW = {
     "data": {"name": "digits", "train_images": 40, "validation_images": 40},
@@ -235,7 +235,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, ray_cluster() as cluster:
         soak = Soak(cluster, Path(folder), chance)
         studies = 0
-        begun = time.monotonic()
 
         def finish(name: str, disturbed: Callable[[], bool]) -> StudyConfig:
             study = StudyConfig.model_validate(with_defaults({**RAW, "name": name}))
@@ -259,7 +258,7 @@ def main() -> int:
                 soak.begin(name)
 
         finish("undisturbed", lambda: False)
-        reference = soak.folder
+        reference, begun = soak.folder, time.monotonic()
         until = begun + 60 * options.minutes
         while time.monotonic() < until:
             study = finish(f"soak{studies}", lambda: time.monotonic() < until - 60 * CLOSE_TO_THE_END)

@@ -41,6 +41,7 @@ if [[ $(ray --version) != *" 2.60.0" ]]; then
   exit 2
 fi
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true
+export RAY_USAGE_STATS_REPORT_URL=http://127.0.0.1:9/ # Ray would tell once that it tells nothing
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600 # nodes start when they start; Ray's own is 30 s
 # Made once, in HOME, which all nodes share; readable by you alone, and never in the log.
 (umask 077 && ray get-auth-token --generate > /dev/null)

@@ -96,6 +96,7 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
 
 def test_an_existing_study_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "runs" / "digits_noise").mkdir(parents=True)
+    (tmp_path / "runs" / "digits_noise" / "study.yaml").write_text("name: theirs")
     assert "dastune resume runs/digits_noise" in fault(dastune("run", "digits_noise", cwd=tmp_path))
 
 

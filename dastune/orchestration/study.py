@@ -20,7 +20,7 @@ from rich.console import Console
 from dastune.config import StudyConfig, load_study
 from dastune.data.dataset import Dataset
 from dastune.data.table import DATASETS
-from dastune.errors import UserError
+from dastune.errors import UserError, shortened
 from dastune.folder import (
     STOP_NAME,
     FinalRow,
@@ -249,8 +249,15 @@ def _check_same(study: StudyConfig, expected: StudyConfig, folder: StudyFolder) 
 
 
 def _storage_uri(storage: str | None, name: str) -> str | None:
-    """Return where in an object store a study is; None: in its folder."""
-    return None if storage is None else inside(storage, safe_name(name))
+    """Return where in an object store a study is; None: in its folder. Raises UserError if `storage` is none."""
+    if storage is None:
+        return None
+    if "://" not in storage:
+        raise UserError(
+            f"--storage: {shortened(storage)} is no object store; give s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; a "
+            "folder that all nodes see is given by --output"
+        )
+    return inside(storage, safe_name(name))
 
 
 def _mirrored(blobs: str | None) -> bool:

@@ -33,6 +33,7 @@ from dastune.training.final import FinalTraining
 from dastune.training.loop import Task
 
 STOP_CHECK_SECONDS = 2.0  # between looks for STOP_NAME
+WAIT_SECONDS = 60.0  # storage that takes nothing is waited for so long before a trial begins
 
 # Reports are also the ledger's heartbeats. Long searches report and checkpoint less often: a day of one must not
 # become a ledger of 43,000 lines, and what a death may cost grows with what there is to lose.
@@ -78,10 +79,15 @@ def trial(
                 f"--output: the study's folder is not to be seen on node {platform.node()}; it must be on storage that "
                 "all nodes of the cluster share, or give them an object store: --storage s3://BUCKET/PREFIX"
             )
-        run = _Trial(study, assignment, dataset, storage, start, workers, granted, clock)
+        run = _begun(lambda: _Trial(study, assignment, dataset, storage, start, workers, granted, clock))
     except (UserError, OSError) as error:
         # No trial of the study can run on this node: the driver stops and says so.
-        yield Report(assignment.id, "unfit", charged=0.0, steps=0, error=str(error))
+        text = (
+            f"the study's storage cannot be written on node {platform.node()} ({error}); make room, or see that it can "
+            "be written there, then resume the study"
+        )
+        told = str(error) if isinstance(error, UserError) else text
+        yield Report(assignment.id, "unfit", charged=0.0, steps=0, error=told)
         return
     if (hung := run.hung()) is not None:
         yield hung
@@ -100,6 +106,18 @@ def trial(
         raise
     except (Exception, SystemExit) as error:  # Ray would take a method's sys.exit() for the end of the trial
         yield run.failed(f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _begun(make: Callable[[], "_Trial"]) -> "_Trial":
+    """Return what `make` does; while the storage takes nothing (a full disk), try again for `WAIT_SECONDS`."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return make()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
 
 
 class _StopRequested(Exception):  # noqa: N818  no error: a person pressed Ctrl-C

@@ -89,15 +89,16 @@ def run_trials(
             raise door.fault
         for search in door.over:
             left.pop(search, None)
-        for search in _culprits(crash, door.running) if crash else ():
-            deaths.add(search)
-            if deaths.too_many(search):
-                listener.lose(search, _told_of_memory(crash))
-                left.pop(search)
-            else:
-                listener.retry(search, _told_of_memory(crash))
         if listener.should_stop():
             return
+        for search in _culprits(crash, door.running) if crash else left.keys() - door.again:
+            deaths.add(search)
+            reason = _told_of_memory(crash) or "Ray Tune has dropped it"
+            if deaths.too_many(search):
+                listener.lose(search, reason)
+                left.pop(search)
+            else:
+                listener.retry(search, reason)
 
 
 class Deaths:
@@ -166,12 +167,13 @@ def _door(listener: Listener, deaths: Deaths) -> Any:
     from ray import tune
 
     class Door(tune.Callback, tune.Stopper):
-        """Attributes: whether a search began; the running actors by search; what is over; what the listener raised."""
+        """Attributes: whether a search began; the running actors by search; what is over; what is to begin again."""
 
         def __init__(self) -> None:
             self.begun = False
             self.running: dict[str, str] = {}
             self.over: set[str] = set()
+            self.again: set[str] = set()
             self.fault: Exception | None = None
 
         def _tell(self, hear: Callable[..., Any], *arguments: Any) -> Any:
@@ -215,6 +217,7 @@ def _door(listener: Listener, deaths: Deaths) -> Any:
                 self.over.add(search)
                 self._tell(listener.lose, search, _reason(trial))
             else:  # Tune gives up at once where a process dies as it takes on a search; it is begun anew then
+                self.again.add(search)
                 self._tell(listener.retry, search, _reason(trial))
 
         def __call__(self, trial_id: str, result: Any) -> bool:

@@ -52,7 +52,7 @@ def ui_environment(folder: StudyFolder, uri: str | None) -> dict[str, str]:
         "MLFLOW_BACKEND_STORE_URI": store_uri(folder, uri),
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": folder.mlflow_artifacts.as_uri(),  # else ./mlruns of wherever it is started
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes and twenty seconds, for nothing here
-        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),
     }
 
 

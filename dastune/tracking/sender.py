@@ -53,7 +53,7 @@ class Sender:
         self._refused: list[tuple[str, str]] = []  # (run, why) since then
         self._put_off: list[tuple[int, Event]] = []  # files, each with a position before its line
         self._put_off_wait_seconds, self._put_off_until = FIRST_WAIT_SECONDS, 0.0
-        self._closing, self._deadline = threading.Event(), math.inf
+        self._closing, self._deadline, self._patience_seconds = threading.Event(), math.inf, 0.0
         self._thread = threading.Thread(target=self._send, name="dastune-tracking", daemon=True)
 
     def start(self) -> None:
@@ -61,10 +61,15 @@ class Sender:
         self._thread.start()
 
     def close(self, timeout_seconds: float) -> int:
-        """Send what `timeout_seconds` allow, and return how many events the store may not have had."""
+        """Send what is left, and return how many events the store may not have had.
+
+        `timeout_seconds` are for a store that does not get on: they begin anew with each batch that it takes.
+        """
+        self._patience_seconds = timeout_seconds
         self._deadline = time.monotonic() + timeout_seconds
         self._closing.set()
-        self._thread.join(timeout_seconds)
+        while self._thread.is_alive() and (left := self._deadline - time.monotonic()) > 0:
+            self._thread.join(left)
         return sum(1 for _ in read(self._journal, self._position)) + len(self._put_off)
 
     def _send(self) -> None:
@@ -103,6 +108,8 @@ class Sender:
             self._position = lines[-1][0]
             self._put_off += put_off
             self._note_delivered()
+            if self._closing.is_set():
+                self._deadline = time.monotonic() + self._patience_seconds
 
     def _send_put_off(self) -> None:
         """Try again to send files that could not be sent; the first that fails goes to the end of the line."""

@@ -144,9 +144,10 @@ class Tracker:
         self._add("end", key, time=_now_ms(), status=status)
 
     def close(self, timeout_seconds: float) -> int:
-        """Send what `timeout_seconds` allow, and return how many events the store may not have had.
+        """Send what is left, and return how many events the store may not have had.
 
-        They stay in the journal; the next tracker on the folder sends them. All of the journal's are counted if the
+        `timeout_seconds` are for a store that does not get on: they begin anew with each batch that it takes. What is
+        left stays in the journal; the next tracker on the folder sends it. All of it is counted if the
         store has never answered, since only it knows which it has.
         """
         return self._sender.close(timeout_seconds)

@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,8 @@ from mlflow import MlflowClient
 
 from dastune.errors import UserError
 from dastune.tracking import store_uri
+from dastune.tracking.journal import Place
+from dastune.tracking.store import Store
 
 if TYPE_CHECKING:
     from tests.tracking.conftest import Study
@@ -134,6 +138,33 @@ def test_a_store_back_from_a_backup_gets_what_it_lacks(tmp_path: Path, study: "S
     study.send_all()
     study.check_search()
     assert len(study.runs()) == 5
+
+
+def test_a_store_put_back_before_it_has_noted_what_it_had_gets_it_again(
+    study: "Study", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backup says the same of the journal as the store did; test_outages.py has it with a server."""
+    note, lost = Store.note, []
+    tracker = study.open()
+    study.send_all(tracker)
+    tracker = study.open()
+    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as backup:
+        with closing(sqlite3.connect(study.folder.mlflow_store)) as store:
+            store.backup(backup)
+
+        def fail_once(store: Store, place: Place) -> None:
+            if place.delivered_bytes > store.place.delivered_bytes and not lost:
+                lost.append(place)
+                with closing(sqlite3.connect(study.folder.mlflow_store)) as live:
+                    backup.backup(live)
+                raise ConnectionError
+            note(store, place)
+
+        monkeypatch.setattr(Store, "note", fail_once)
+        study.log_search(tracker)
+        study.send_all(tracker)
+    assert lost
+    study.check_search()
 
 
 def test_a_second_execution_continues_the_searchs_run(study: "Study") -> None:
