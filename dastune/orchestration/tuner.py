@@ -191,6 +191,7 @@ def _door(listener: Listener, deaths: Deaths) -> Any:
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             search = trial.config["search"]
             self.begun = True
+            self.again.discard(search)
             self.running[search] = trial.temporary_state.ray_actor._actor_id.hex()
             # Tune counts failures over a trial's whole life, and has no public way to tell it another number.
             trial.run_metadata.num_failures = deaths[search]
@@ -206,19 +207,22 @@ def _door(listener: Listener, deaths: Deaths) -> Any:
 
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             search = self._end(trial)
+            self.again.add(search)
             deaths.add(search)
             self._tell(listener.retry, search, _reason(trial))
             trial.config["start"] = self._tell(listener.start, search)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             search = self._end(trial)
-            deaths.add(search)
-            if deaths.too_many(search):
-                self.over.add(search)
-                self._tell(listener.lose, search, _reason(trial))
-            else:  # Tune gives up at once where a process dies as it takes on a search; it is begun anew then
-                self.again.add(search)
-                self._tell(listener.retry, search, _reason(trial))
+            # Of a process that dies as it takes on a search Tune tells twice, and gives up: it is to begin anew then.
+            if search not in self.again:
+                deaths.add(search)
+                if deaths.too_many(search):
+                    self.over.add(search)
+                    self._tell(listener.lose, search, _reason(trial))
+                else:
+                    self.again.add(search)
+                    self._tell(listener.retry, search, _reason(trial))
 
         def __call__(self, trial_id: str, result: Any) -> bool:
             return False

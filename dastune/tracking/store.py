@@ -11,6 +11,7 @@ Imported by `Tracker.open` only: MLflow takes seconds to load.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,14 @@ DELIVERED = "dastune.delivered_bytes"
 TABLES = "mlflow.loggedArtifacts"
 
 
+def _make_whole(path: Path) -> None:
+    """Make an empty sqlite store: a process that dies while MLflow makes one leaves what MLflow cannot open."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.unlink(missing_ok=True)
+    MlflowClient(tracking_uri=f"sqlite:///{beside}").search_experiments(max_results=1)
+    beside.replace(path)
+
+
 class Store:
     """What one study writes into one store. `connect` comes before all else.
 
@@ -59,6 +68,8 @@ class Store:
         To be called again at times: a store may be put back from a backup while it is in use.
         """
         if self.place == NOWHERE:
+            if self._uri == f"sqlite:///{self._folder.mlflow_store}" and not self._folder.mlflow_store.exists():
+                _make_whole(self._folder.mlflow_store)
             self._client = MlflowClient(tracking_uri=self._uri)
         found = self._client.get_experiment_by_name(self._experiment)
         if found is None:
