@@ -34,6 +34,7 @@ from dastune.folder import StudyFolder, read_lines
 from dastune.policy.policy import load_policy
 
 BETWEEN_FAULTS_SECONDS = (2.0, 9.0)
+AFTER_A_START_SECONDS = (5.0, 45.0)  # of a driver, which takes ten of them: it must get on at times
 LOCK_SECONDS = 25.0  # longer than MLflow waits for its file
 CLOSE_TO_THE_END = 1.5  # in these minutes, studies are left in peace
 OBJECT_STORE_BYTES = 150 * 2**20
@@ -73,9 +74,8 @@ class Soak:
     def fault(self) -> None:
         """Make something happen that can happen now."""
         kinds: list[Callable[[], bool]] = [
-            self.trial_killed,
-            self.trial_killed,
-            self.node_lost,
+            *[self.trial_killed] * 5,
+            *[self.node_lost] * 3,
             self.driver_killed,
             self.driver_stopped,
             self.driver_stopped_at_once,
@@ -240,11 +240,13 @@ def main() -> int:
             study = StudyConfig.model_validate(with_defaults({**RAW, "name": name}))
             (soak.place / f"{name}.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json")))
             soak.begin(name)
+            pause = AFTER_A_START_SECONDS
             while True:
                 assert soak.driver is not None
                 try:
-                    code = soak.driver.wait(chance.uniform(*BETWEEN_FAULTS_SECONDS))
+                    code = soak.driver.wait(chance.uniform(*pause))
                 except subprocess.TimeoutExpired:
+                    pause = BETWEEN_FAULTS_SECONDS
                     if disturbed():
                         soak.fault()
                     continue
@@ -256,6 +258,7 @@ def main() -> int:
                     if not disturbed():
                         return study
                 soak.begin(name)
+                pause = AFTER_A_START_SECONDS
 
         finish("undisturbed", lambda: False)
         reference, begun = soak.folder, time.monotonic()

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dastune.orchestration.study import StudyResult
 
 INTERRUPTED = 130  # the exit code of what Ctrl-C ends
+SHOW_CURSOR = b"\x1b[?25h\n"  # the live table hides it
 
 app = typer.Typer(
     help="Search augmentation policies side by side, under one metered device-time budget.",
@@ -99,7 +101,7 @@ def run(
     from dastune.config import load_study
 
     config = load_study(study, overrides=set_ or (), budget=budget)
-    with _stopped_at_once(output / config.name):
+    with _stopped_at_once(output / config.name, address):
         from dastune.orchestration import study as orchestration
 
         result = orchestration.run(
@@ -116,7 +118,7 @@ def resume(
     max_concurrent: ConcurrentOption = None,
 ) -> None:
     """Go on with a study that was stopped; nothing finished is repeated."""
-    with _stopped_at_once(folder):
+    with _stopped_at_once(folder, address):
         from dastune.orchestration import study as orchestration
 
         result = orchestration.resume(folder, address=address, storage=storage, max_concurrent=max_concurrent)
@@ -288,21 +290,27 @@ def doctor(
 
 
 @contextmanager
-def _stopped_at_once(folder: Path) -> Iterator[None]:
-    """Leave with 130, and with the command that goes on, where a person has not waited for the end."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, signal.default_int_handler)
+def _stopped_at_once(folder: Path, address: str | None) -> Iterator[None]:
+    """Leave with 130, and with the command that goes on, at a signal that does not wait for the end."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        # No exception: one that comes amid an import, or inside Ray, may be passed over. What is half-written is as
+        # after a power failure, and Ray's processes end with this one.
+        begun = (folder / "study.yaml").exists()
+        words = f"stopped at once; go on: dastune resume {folder}\n" if begun else "stopped at once\n"
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + words.encode())
+        os._exit(INTERRUPTED)
+
+    # A study that is driven elsewhere is to hear of it first.
+    handler = signal.default_int_handler if (address or "").startswith("ray://") else leave
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, handler)
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # what Ray makes of SIGTERM while it starts
-            raise
-        begun = (folder / "study.yaml").exists()
-        with suppress(OSError):  # the terminal may be gone
-            typer.echo(f"stopped at once; go on: dastune resume {folder}" if begun else "stopped at once", err=True)
-        # Not sys.exit: threads of Ray's and MLflow's would be waited for.
-        os._exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        leave(signal.SIGINT, None)
 
 
 def _finish(result: "StudyResult") -> None:

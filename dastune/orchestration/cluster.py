@@ -7,7 +7,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from secrets import token_hex
@@ -84,7 +84,7 @@ def cluster(address: str | None, *, object_store_bytes: int | None = None) -> It
     if address is None:
         options |= {"include_dashboard": False, "object_store_memory": object_store_bytes}
     try:
-        with _unsignalled() if address is None else nullcontext():
+        with _unsignalled():
             ray.init(address=address or "local", **options)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         if address is None:
@@ -101,7 +101,7 @@ def cluster(address: str | None, *, object_store_bytes: int | None = None) -> It
 
 @contextmanager
 def _unsignalled() -> Iterator[None]:
-    """Have processes that are begun inside not hear a hang-up or SIGTERM.
+    """Have processes that are begun inside not hear a hang-up or SIGTERM, and this one hear it as before.
 
     A terminal that closes, `timeout`, systemd and Slurm signal all processes at once. Ray's must go on then, as they do
     at Ctrl-C, until the driver, which hears it too, has ended the study.
@@ -110,9 +110,11 @@ def _unsignalled() -> Iterator[None]:
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, handler)  # Ray's aborts, with a dump
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

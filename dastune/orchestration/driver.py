@@ -124,10 +124,9 @@ class Driver:
 
 @contextmanager
 def signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C, SIGTERM or hang-up into a request to stop, which is yielded; the second ends at once.
+    """Turn the first Ctrl-C, SIGTERM or hang-up into a request to stop, which is yielded.
 
-    Raises:
-        KeyboardInterrupt: at the second one.
+    The second one is what Ctrl-C is outside the context: an exception, unless the command line has it otherwise.
     """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -137,8 +136,9 @@ def signals() -> Iterator[Callable[[], bool]]:
 
     def first(number: int, frame: FrameType | None) -> None:
         asked.append(number)  # and no word: what is interrupted here may be at a word itself
+        at_once = before[signal.SIGINT]
         for each in before:
-            signal.signal(each, signal.default_int_handler)
+            signal.signal(each, at_once if callable(at_once) else signal.default_int_handler)
 
     for number in before:
         signal.signal(number, first)

@@ -70,6 +70,10 @@ class DASOptions:
     tau_schedule: Literal["linear", "constant"]
 
 
+class DivergedError(ArithmeticError):
+    """Training a network came to infinities, or to no numbers at all."""
+
+
 class DASSearch:
     """A Search for a Stages policy (a chain's distribution) or a Genotype (a discrete cell).
 
@@ -182,7 +186,15 @@ class DASSearch:
 
         `tau_from_uniform` is the total variation distance of softmax(tau) from all ops alike, mean over rows;
         `tau_from_start` that from where it started.
+
+        Raises:
+            DivergedError: the network's weights are not finite, so that nothing is learned any more.
         """
+        if not torch.stack([weight.isfinite().all() for weight in self._supernet.network.parameters()]).all():
+            raise DivergedError(
+                "the network of the search diverged: its weights are not finite; lower training.learning_rate, or set "
+                "training.gradient_clip"
+            )
         weights_EK = torch.softmax(self.cell.tau_EK.detach(), 1)
         uniform_K = torch.tensor(self.cell.space.uniform_shares, device=weights_EK.device)
         summary = {

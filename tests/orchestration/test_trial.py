@@ -463,6 +463,15 @@ def test_a_failing_method_is_a_failed_row_with_its_traceback(
     assert len(folder.final_rows()) == 2
 
 
+def test_a_das_whose_network_diverges_fails_and_says_so(study_of: StudyOf, dataset: Dataset, root: Path) -> None:
+    training = {"batch_size": 20, "child_epochs": 2, "learning_rate": 1e9}
+    folder, study = new_folder(root), study_of(methods={"das": None}, training=training, budget={"steps": 60})
+    reports = run(trial(study, Assignment("das", 0, 0), dataset, folder), folder)
+    assert "DivergedError: the network of the search diverged" in (reports[-1].error or "")
+    assert [row.status for row in folder.search_rows()] == ["failed"]
+    assert folder.final_rows() == []
+
+
 class Untouchable(np.ndarray):  # type: ignore[type-arg]
     """An array that must not be read."""
 
