@@ -165,7 +165,7 @@ def heard_in(folder: StudyFolder, attempt: int, *, durable: bool = False) -> set
 
 
 def test_twenty_kills_of_the_driver_change_nothing(
-    study_of: Callable[..., StudyConfig], survived: Survived, begin: Begin, tmp_path: Path, ray_folder: Path
+    study_of: Callable[..., StudyConfig], survived: Survived, begin: Begin, tmp_path: Path
 ) -> None:
     """Every other one after it has heard of trials, the rest at any time of its start; the next one begins at once."""
     study = study_of(methods={"das": None, "auto_augment": None, "none": None}, budget={"steps": 400})
@@ -187,7 +187,6 @@ def test_twenty_kills_of_the_driver_change_nothing(
     last = begin(*RUN)
     assert last.end() == 0, last.words
     survived(study, folder)
-    shutil.rmtree(ray_folder)
 
 
 def test_however_it_is_stopped_it_goes_on(
