@@ -159,7 +159,8 @@ class _Trial:
         self._row, self._policy_text = start.row, start.policy
         self._content: dict[str, Any] | None = None
         self._points: list[Point] = []
-        self._points_settled = 0  # of them, the first ones: a checkpoint holds them
+        self._points_settled = 0  # of them, the first ones: two checkpoints hold them, of which one may be damaged
+        self._points_held = 0  # of them, the first ones: the last checkpoint holds them
         self._events: list[LedgerEvent] = []
         self._storage_fails = False
 
@@ -381,15 +382,16 @@ class _Trial:
         else:
             self._storage_fails = False
             self._events.append(event)
-            self._settle()
+            self._children.settle()
+            self._points_settled, self._points_held = self._points_held, len(self._points)
         self._meter.book("checkpoint")
         took = self._clock() - begun
         self._checkpoint_due = self._clock() + max(self._checkpoint_every, took / CHECKPOINT_COST)
 
     def _settle(self) -> None:
-        """Note that what there is of points and children is durable, or as good as: it may be told."""
+        """Note that what there is of points and children may be told: a row that is durable comes with it."""
         self._children.settle()
-        self._points_settled = len(self._points)
+        self._points_settled = self._points_held = len(self._points)
 
     def _load_checkpoint(self) -> None:
         """Load the newest sound checkpoint, if there is one, and what it knows of a search that has ended."""
@@ -406,7 +408,7 @@ class _Trial:
             return
         self._content = content
         self._points = [Point(**point) for point in content["points"]]
-        self._points_settled = len(self._points)
+        self._points_settled = self._points_held = len(self._points)
         # The driver may have died before it heard of this checkpoint; hearing twice is harmless.
         self._events.append(event_from_row(content["event"]))
         if content["stage"] == "search":
@@ -466,6 +468,7 @@ class _Trial:
         if stage == "searched":
             report.row, report.policy = self._row, self._policy_text
         report.children, report.notes = self._children.take()
+        self._points_held -= self._points_settled
         self._events, self._points_settled = [], 0
         return report
 
