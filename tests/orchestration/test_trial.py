@@ -1,5 +1,6 @@
 """A trial in a plain loop: budgets, interruption, failure, what a search may see."""
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from itertools import islice
@@ -461,6 +462,64 @@ def test_a_failing_method_is_a_failed_row_with_its_traceback(
     run(trial(study, assignment, dataset, folder), folder)
     assert [row.status for row in folder.search_rows()] == ["budget"]
     assert len(folder.final_rows()) == 2
+
+
+@pytest.mark.parametrize("killed_after", range(2, 18, 3))
+def test_what_a_damaged_checkpoint_held_is_told_once(
+    killed_after: int, study: StudyConfig, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that vanishes after a report, whose newest checkpoint is then cut: its work is done again."""
+    assignment = Assignment("random", 2, 0)
+    unbroken, broken = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
+    expected = told_of_children(run(trial(study, assignment, dataset, unbroken), unbroken))
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_COST", 1e9)
+    monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
+    heard = []
+    for report in islice(trial(study, assignment, dataset, broken), killed_after):
+        write(broken, report)
+        heard.append(report)
+    checkpoints = sorted(broken.checkpoints.glob("*.pt"), key=lambda path: path.stat().st_mtime_ns)
+    if len(checkpoints) == 2 and not broken.search_rows():
+        checkpoints[1].write_bytes(checkpoints[1].read_bytes()[:-1])
+    heard += run(trial(study, assignment, dataset, broken), broken)
+    assert outcome(broken, assignment) == outcome(unbroken, assignment)
+    assert told_of_children(heard) == expected
+
+
+def told_of_children(reports: list[Report]) -> list[float]:
+    """The accuracies of children in what MLflow is told, where a point with the same time is the same point."""
+    points = {
+        (point.timestamp_ms, point.step, point.values["child_accuracy"])
+        for report in reports
+        for point in report.points
+        if "child_accuracy" in point.values
+    }
+    return [accuracy for _, _, accuracy in sorted(points)]
+
+
+class FullStorage(FolderStorage):
+    """A storage that takes no checkpoints."""
+
+    def write(self, name: str, content: bytes) -> None:
+        if name.endswith(".pt"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(name, content)
+
+
+def test_checkpoints_that_cannot_be_written_are_told_once_and_change_nothing(
+    study: StudyConfig, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trial_module, "CHECKPOINT_COST", 1e9)
+    assignment = Assignment("random", 0, 0)
+    sound, full = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
+    run(trial(study, assignment, dataset, sound), sound)
+    reports = run(trial_of(study, assignment, dataset, FullStorage(full.root), Start()), full)
+    assert outcome(full, assignment) == outcome(sound, assignment)
+    [note] = [note for report in reports for note in report.notes]
+    assert "its checkpoint cannot be written ([Errno 28] No space left on device)" in note
+    assert not any(event.durable and not event.closed for event in events(full))
 
 
 def test_a_das_whose_network_diverges_fails_and_says_so(study_of: StudyOf, dataset: Dataset, root: Path) -> None:
