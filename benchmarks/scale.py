@@ -308,6 +308,7 @@ def run_part(searches: int, nodes: int, cpus: int, root: Path) -> float:
     wall, held, waiting = slot_seconds(folder)
     say("dastune.run", driver.seconds, " s")
     say("of that, from the first trial to the last", wall, " s")
+    say("a search, in wall time", wall / count, " s")
     say(
         "a search: its devices idle or waiting for the driver",
         (wall * slots - held + waiting) / count,
