@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import pandas as pd
 import yaml
@@ -29,6 +29,7 @@ from dastune.folder import (
     safe_name,
     write_atomic,
 )
+from dastune.mirror import TABLE, Mirror, holds_study, restore
 from dastune.orchestration.cluster import Devices, check_devices, cluster, on_each_node, run_on_cluster
 from dastune.orchestration.driver import Driver, shown, signals, unwritable
 from dastune.orchestration.environment import environment
@@ -48,9 +49,6 @@ from dastune.report.page import write_report
 from dastune.report.plan import Plan, read_plan, rows_in_order
 from dastune.storage import check_storage, inside, open_storage
 from dastune.tracking import DatasetInfo, Tracker
-
-if TYPE_CHECKING:
-    from dastune.mirror import Mirror
 
 FLUSH_SECONDS = 30.0  # for MLflow, and for a mirror, to take what is left
 
@@ -150,8 +148,6 @@ def run(
             if not folder.ledger.exists() or folder.ledger.stat().st_size == 0:
                 shutil.rmtree(folder.root, ignore_errors=True)
                 if blobs is not None:
-                    from dastune.mirror import TABLE
-
                     with suppress(OSError):
                         open_storage(blobs).remove(TABLE)
             raise
@@ -182,10 +178,10 @@ def resume(
         there = partial(resume, root, address="auto", storage=storage, max_concurrent=max_concurrent, expected=expected)
         return run_on_cluster(address, there)
     folder = StudyFolder(root)
-    if storage is not None and not folder.study.is_file():
-        from dastune.mirror import restore
-
-        restore(open_storage(_storage_uri(storage, folder.root.name) or ""), folder)
+    blobs = None if folder.study.is_file() else _storage_uri(storage, folder.root.name)
+    if blobs is not None:
+        check_storage(blobs)
+        restore(open_storage(blobs), folder)
     folder = StudyFolder.existing(root)
     study = load_study(folder.study)
     if expected is not None:
@@ -263,8 +259,6 @@ def _storage_uri(storage: str | None, name: str) -> str | None:
 def _mirrored(blobs: str | None) -> bool:
     if blobs is None:
         return False
-    from dastune.mirror import holds_study
-
     check_storage(blobs)
     return holds_study(open_storage(blobs))
 
@@ -359,13 +353,11 @@ def _execute(
 
 
 @contextmanager
-def _mirror(folder: StudyFolder, blobs: str | None, warn: Callable[[str], None]) -> "Iterator[Mirror | None]":
+def _mirror(folder: StudyFolder, blobs: str | None, warn: Callable[[str], None]) -> Iterator[Mirror | None]:
     """Keep a copy of the folder in an object store for the length of the context, if the study has one."""
     if blobs is None:
         yield None
         return
-    from dastune.mirror import Mirror
-
     mirror = Mirror(folder, open_storage(blobs), warn)
     mirror.start()
     try:

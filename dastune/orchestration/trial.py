@@ -423,6 +423,8 @@ class _Trial:
             torch.set_rng_state(content["torch_rng"])
             self._children.load_state_dict(content["children"])
             self._steps, self._before = int(content["steps"]), float(content["charged"])
+        else:
+            self._before = 0.0  # what was charged before came to nothing
 
     # Hanging steps
 

@@ -487,6 +487,28 @@ def test_what_a_damaged_checkpoint_held_is_told_once(
     assert told_of_children(heard) == expected
 
 
+def test_a_search_whose_checkpoints_are_all_damaged_begins_anew_within_its_whole_budget(
+    study_of: StudyOf, dataset: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "CHECKPOINT_COST", 1e9)
+    monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
+    study, assignment, folder = study_of(budget={"cpu_hours": 200 / 3600}), Assignment("random", 0, 0), new_folder(root)
+    for report in islice(trial(study, assignment, dataset, folder, clock=TickingClock()), 6):
+        write(folder, report)
+    assert start_of(folder, assignment.id).charge.charged > 10  # so much comes to nothing
+    for path in folder.checkpoints.glob("*.pt"):
+        path.write_bytes(path.read_bytes()[:-1])
+    reports = run(trial(study, assignment, dataset, folder, clock=TickingClock()), folder)
+    assert any("it begins anew" in note for report in reports for note in report.notes)
+    [row] = folder.search_rows()
+    last = [event for event in events(folder) if event.meter == "search"][-1]
+    free = sum(last.accounts.get(account, 0.0) for account in ("process", "report"))
+    # All of the second attempt, and nothing of the first.
+    assert row.charged_seconds == pytest.approx(last.held - free)
+    assert row.charged_seconds == pytest.approx(Ledger(events(folder)).charge(assignment.id).charged)
+    assert 200 <= row.charged_seconds <= 200 + 15
+
+
 def told_of_children(reports: list[Report]) -> list[float]:
     """The accuracies of children in what MLflow is told, where a point with the same time is the same point."""
     points = {
