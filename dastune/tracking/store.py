@@ -173,7 +173,16 @@ class Store:
         # A parameter's value cannot change: on a run that was there before, only the missing ones are sent.
         missing = [param for param in params if param.key not in run.data.params]
         client.log_batch(run_id, params=missing, tags=[RunTag(*item) for item in tags])
-        client.log_inputs(run_id, datasets=[dataset])
+        self._log_input(run_id, dataset)
+
+    def _log_input(self, run_id: str, dataset: DatasetInput) -> None:
+        try:
+            self._client.log_inputs(run_id, datasets=[dataset])
+        except MlflowException as error:
+            if error.error_code != "BAD_REQUEST":
+                raise
+            # MLflow looks for the data set, then adds it, without a lock: another study has added the same in between.
+            self._client.log_inputs(run_id, datasets=[dataset])
 
     def _has(self, key: str) -> bool:
         return key in self._run_ids or self._run(key) is not None

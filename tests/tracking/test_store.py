@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from dastune.errors import UserError
 from dastune.tracking import store_uri
@@ -340,6 +342,24 @@ def test_another_study_may_make_the_experiment_first(study: "Study", monkeypatch
     study.log_search(tracker)
     study.send_all(tracker)
     study.check_search()
+
+
+def test_another_study_may_add_the_data_set_first(study: "Study", monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow answers so where two that log one data set for the first time both look before either has added it."""
+    add, refused = MlflowClient.log_inputs, []
+
+    def conflict(client: MlflowClient, run_id: str, **inputs: object) -> None:
+        if not refused:
+            refused.append(run_id)
+            raise MlflowException("duplicate key value violates unique constraint", error_code=BAD_REQUEST)
+        add(client, run_id, **inputs)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", conflict)
+    study.send_all(study.open())
+    assert refused
+    for run in study.runs().values():
+        assert run.inputs is not None
+        assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["digits"]
 
 
 def test_a_deleted_experiment_is_said(study: "Study") -> None:
