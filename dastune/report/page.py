@@ -5,13 +5,15 @@ from importlib.resources import files
 from pathlib import Path
 
 from dastune.folder import StudyFolder, write_atomic
-from dastune.report import figures, sections
-from dastune.report.devices import device_models, unlike
-from dastune.report.external import apart, externals
-from dastune.report.found import findings
+from dastune.report import figures
+from dastune.report.devices import unlike
 from dastune.report.markup import Markup, element, joined
-from dastune.report.plan import progress, read_plan, rows_in_order
-from dastune.report.stats import cells
+from dastune.report.results import read_results
+from dastune.report.sections.accuracy import accuracy, external
+from dastune.report.sections.head import answers, head
+from dastune.report.sections.noise import noise
+from dastune.report.sections.policies import found_policies, policies
+from dastune.report.sections.provenance import missing, provenance
 from dastune.report.tables import markdown, write_csv, write_external_csv
 
 # no scripts and nothing from elsewhere, whatever a study's folder holds
@@ -27,45 +29,26 @@ def write_report(folder: StudyFolder) -> Path:
     Raises:
         UserError: a row does not have the fields of this version.
     """
-    plan = read_plan(folder.study)
-    searches, finals = rows_in_order(folder, plan)
-    state = progress(plan, searches, finals)
-    everything = cells(searches, finals)
-    found, elsewhere = apart(everything, plan)
-    published = externals(elsewhere, plan)
-    own, _ = apart(searches, plan)
-    results = findings(folder, own, plan)
-    compares = bool(found) or (plan.compares if plan else not published)
-    if compares:
-        write_csv(found, results, folder.report / "tables.csv")
-        figures.save(figures.figure9(found), folder.report / "figure9")
-        figures.save(figures.noise_mass_figure(found), folder.report / "noise_mass")
-    if published:
-        write_external_csv(published, folder.report / "external.csv")
-    models = device_models(folder)
-    write_atomic(folder.report / "tables.md", markdown(found, results, published, unlike(models)))
-    name = folder.root.name
-    reached, searched = [], []
-    if compares:
-        reached = [sections.accuracy(folder, found)]
-        searched = [
-            sections.noise(folder, found),
-            sections.found_policies(results),
-            sections.policies(folder, own),
-        ]
-    parts = [
-        sections.head(name, state, plan),
-        sections.answers(everything, state, plan, models),
-        *reached,
-        sections.external(published),
-        *searched,
-        sections.provenance(folder),
-        sections.missing(state),
-    ]
+    results = read_results(folder)
+    output, found = results.output, results.cells
+    if results.compares:
+        write_csv(found, results.found, output / "tables.csv")
+        figures.save(figures.figure9(found), output / "figure9")
+        figures.save(figures.noise_mass_figure(found), output / "noise_mass")
+    if results.published:
+        write_external_csv(results.published, output / "external.csv")
+    write_atomic(output / "tables.md", markdown(found, results.found, results.published, unlike(results.models)))
+    parts = [head(results), answers(results)]
+    if results.compares:
+        parts.append(accuracy(results))
+    parts.append(external(results))
+    if results.compares:
+        parts += [noise(results), found_policies(results), policies(results)]
+    parts += [provenance(results), missing(results)]
     # the page last: whoever sees it finds its figures and tables beside it
-    page = folder.report / "index.html"
+    page = output / "index.html"
     # half of a surrogate pair, which JSON can hold and UTF-8 cannot, is written out
-    write_atomic(page, _document(name, parts).encode("utf-8", "backslashreplace"))
+    write_atomic(page, _document(results.name, parts).encode("utf-8", "backslashreplace"))
     return page
 
 
