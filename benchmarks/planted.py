@@ -23,7 +23,8 @@ import dastune
 from dastune.config import StudyConfig
 from dastune.errors import UserError
 from dastune.folder import SearchRow, StudyFolder
-from dastune.report.found import Shares, policy_shares
+from dastune.policy.policy import op_shares
+from dastune.report.found import Shares, read_policy
 from dastune.report.plan import read_plan, rows_in_order
 from dastune.report.stats import Cell, cells, difference
 from dastune.report.tables import accuracy_text, duration
@@ -112,7 +113,9 @@ class Outcome:
 
     def ranks(self, method: str, op: str) -> dict[int, int]:
         """Return search seed -> the op's place in the policy's op distribution; ties count against it."""
-        return {row.search_seed: place(policy_shares(self._folder, row), op, self.ops) for row in self._of(method)}
+        return {
+            row.search_seed: place(op_shares(read_policy(self._folder, row)), op, self.ops) for row in self._of(method)
+        }
 
     def _of(self, method: str) -> list[SearchRow]:
         return sorted((row for row in self._rows if row.method == method), key=lambda row: row.search_seed)

@@ -16,6 +16,7 @@ from dastune.errors import UserError, printable
 from dastune.exchange.table import FORMATS
 
 if TYPE_CHECKING:
+    from dastune.folder import StudyFolder
     from dastune.orchestration.study import StudyResult
 
 INTERRUPTED = 130  # the exit code of what Ctrl-C ends
@@ -151,21 +152,86 @@ def status(
 
 
 @app.command()
-def report(folder: FolderArgument) -> None:
-    """Make the report of a study again, from its files alone."""
+def report(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUNDIR...", help="Folders of studies; several are compared, which needs --output."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="DIR",
+            help="Where the report is written. [default: RUNDIR/report; with --from-mlflow NAME-report]",
+        ),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option("--price-per-hour", metavar="X", help="What a device costs an hour, for the table of costs."),
+    ] = None,
+    from_mlflow: Annotated[
+        str | None,
+        typer.Option(
+            "--from-mlflow",
+            metavar="URI",
+            help="In place of a folder: an MLflow store, such as sqlite:////PATH/mlflow.db or http://HOST:PORT.",
+        ),
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option("--experiment", metavar="NAME", help="Of the store: the study's name, as a rule.")
+    ] = None,
+    study_id: Annotated[
+        str | None,
+        typer.Option("--study", metavar="ID", help="Of the experiment, where it has several. [default: the last]"),
+    ] = None,
+) -> None:
+    """Make the report of a study again, from its files alone; or one that compares several studies."""
+    from tempfile import TemporaryDirectory
+
     from rich.console import Console
 
     from dastune.folder import StudyFolder
     from dastune.report.page import write_report
     from dastune.report.plan import read_plan, rows_in_order
+    from dastune.report.several import check_output, write_comparison
     from dastune.report.stats import cells
     from dastune.report.tables import console as table
 
-    study = StudyFolder.existing(folder)
-    page = write_report(study)
-    plan = read_plan(study.study)
-    Console().print(table(cells(*rows_in_order(study, plan)), plan))
+    if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
+        raise UserError(f"--price-per-hour {price_per_hour}: must be a number from 0 on")
+    if from_mlflow is None and (experiment, study_id) != (None, None):
+        raise UserError("--experiment and --study are of a store; say which: --from-mlflow URI")
+    with TemporaryDirectory(prefix="dastune-") as parent:
+        studies = [StudyFolder.existing(folder) for folder in folders or ()]
+        if from_mlflow is not None:
+            if studies or experiment is None:
+                raise UserError("--from-mlflow URI takes --experiment NAME, and no folder of a study")
+            studies = [_recalled(from_mlflow, experiment, study_id, Path(parent))]
+            output = output or Path(f"{studies[0].root.name}-report")
+        if not studies:
+            raise UserError("no study is given; give the folder of one, such as runs/digits_noise, or of several")
+        if output is None:
+            if len(studies) > 1:
+                raise UserError("several studies are compared in a report of its own; say where: --output DIR")
+            page = write_report(studies[0], price_per_hour=price_per_hour)
+        elif len(studies) == 1:
+            check_output(output)
+            page = write_report(studies[0], output, price_per_hour)
+        else:
+            page = write_comparison(studies, output, price_per_hour)
+        for study in studies:
+            plan = read_plan(study.study)
+            if len(studies) > 1:
+                typer.echo(printable(study.root.name))
+            Console().print(table(cells(*rows_in_order(study, plan)), plan))
     typer.echo(f"report  {page}")
+
+
+def _recalled(uri: str, experiment: str, study_id: str | None, parent: Path) -> "StudyFolder":
+    """Return the folder of a study, made again in `parent` from an MLflow store."""
+    from dastune.tracking.recall import recall
+
+    return recall(uri, experiment, parent, study_id, lambda text: typer.echo(printable(text), err=True))
 
 
 @policies.command()
@@ -265,12 +331,19 @@ def ui(
     """Open the MLflow UI on a study's records, on loopback."""
     from dastune.config import load_study
     from dastune.folder import StudyFolder
-    from dastune.tracking import ui_command, ui_environment
+    from dastune.tracking import store_uri, ui_command, ui_environment
+    from dastune.tracking.recall import experiment_id
+    from dastune.tracking.views import COMPARISON, view_path
 
     study = StudyFolder.existing(folder)
-    uri = load_study(study.study).tracking.uri
+    config = load_study(study.study)
+    uri = config.tracking.uri
     command = ui_command(study, uri, port)
-    typer.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    address = f"http://127.0.0.1:{port}"
+    with suppress(UserError):  # it may be a store that has nothing of the study yet
+        found = experiment_id(store_uri(study, uri), config.tracking.experiment or config.name)
+        address += view_path(found, COMPARISON)
+    typer.echo(f"MLflow UI on {address} (Ctrl-C ends it)")
     os.execve(command[0], command, {**os.environ, **ui_environment(study, uri)})
 
 

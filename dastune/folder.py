@@ -49,8 +49,8 @@ class SearchRow:
         steps: optimiser steps over all children.
         children: trainings that ended inside a black-box search, also early; those cut by the budget not. 0 for the
             others.
-        noise_mass: expected share of noise ops in the found policy; `uniform_noise_share`: the same if all ops were
-            equally likely.
+        noise_mass: expected share of noise ops among the ops that the found policy applies, 0 if it applies none;
+            `uniform_noise_share`: the same if all ops were equally likely.
         space_size_log10: log10 of the number of policies the search chose from; 0 for controls without a choice.
         policy: path of the policy file, relative to the folder.
         status: "done" (nothing left to search, or no search needed), "budget" (charged reached it), "held" (ended by
@@ -233,6 +233,8 @@ class StudyFolder:
         self.children_tables = self.root / "children"
         self.tracking = self.root / "tracking.jsonl"
         self.policies = self.root / "policies"
+        self.pictures = self.root / "pictures"
+        self.models = self.root / "models"
         self.checkpoints = self.root / "checkpoints"
         self.errors = self.root / "errors"
         self.lock = self.root / "lock"
@@ -264,6 +266,10 @@ class StudyFolder:
     def policy(self, search_id: str) -> Path:
         """Return the path of a search's policy file. `search_id` must be a safe name."""
         return self.root / policy_name(search_id)
+
+    def picture(self, search_id: str) -> Path:
+        """Return the path of a picture of what a search found (PNG). `search_id` must be a safe name."""
+        return self.pictures / f"{safe_name(search_id)}.png"
 
     def error(self, search_id: str) -> Path:
         """Return the path of a failed search's traceback. `search_id` must be a safe name."""
@@ -323,6 +329,11 @@ def claim_name(search_id: str) -> str:
 def policy_name(search_id: str) -> str:
     """Return the path of a search's policy file, relative to the folder. `search_id` must be a safe name."""
     return f"policies/{safe_name(search_id)}.json"
+
+
+def model_name(search_id: str, train_seed: int) -> str:
+    """Return the name, in a study's storage, of the network that a final training leaves."""
+    return f"models/{safe_name(search_id)}-t{train_seed}.pt"
 
 
 def safe_name(name: str) -> str:

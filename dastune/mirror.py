@@ -277,7 +277,7 @@ def _journals(folder: StudyFolder) -> tuple[Path, ...]:
 
 
 def _folders(folder: StudyFolder) -> tuple[Path, ...]:
-    return folder.policies, folder.children_table("any").parent, folder.errors, folder.report
+    return folder.policies, folder.pictures, folder.children_tables, folder.errors, folder.report
 
 
 def _files(folder: StudyFolder) -> Iterator[Path]:

@@ -118,6 +118,40 @@ def test_a_folder_without_a_study_is_told(command: str, tmp_path: Path) -> None:
     assert "holds no study" in fault(dastune(command, "nowhere", cwd=tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ((), "no study is given"),
+        (("one", "two"), "say where: --output DIR"),
+        (("one", "--output", "one"), "a study's folder"),
+        (("one", "one", "--output", "out"), "is given twice"),
+        (("one", "--price-per-hour", "nan"), "must be a number from 0 on"),
+        (("one", "--price-per-hour", "-1"), "must be a number from 0 on"),
+        (("--from-mlflow", "sqlite:///none.db"), "takes --experiment NAME"),
+        (("one", "--from-mlflow", "sqlite:///none.db", "--experiment", "x"), "and no folder of a study"),
+        (("one", "--experiment", "x"), "say which: --from-mlflow URI"),
+        (("--from-mlflow", "sqlite:///none.db", "--experiment", "x"), "sqlite:///none.db: there is no such file"),
+    ],
+)
+def test_reports_that_cannot_be_are_told(tmp_path: Path, arguments: tuple[str, ...], why: str) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "study.yaml").write_text("name: small\n")
+    assert why in fault(dastune("report", *arguments, cwd=tmp_path))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["one", "study.yaml", "study.yaml", "two"]
+
+
+def test_a_report_of_several_studies(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "study.yaml").write_text("name: small\n")
+    made = dastune("report", "one", "two", "--output", "out", "--price-per-hour", "0", cwd=tmp_path)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout.endswith("report  out/index.html\n")
+    assert (tmp_path / "out" / "one" / "index.html").exists()
+    assert not (tmp_path / "one" / "report").exists()
+
+
 def test_status_loads_no_heavy_package_and_prints_text_or_json(tmp_path: Path) -> None:
     root = tmp_path / "study"
     root.mkdir()

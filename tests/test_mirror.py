@@ -116,6 +116,7 @@ def test_what_is_restored_is_the_folder(folder: StudyFolder, storage: Watched, t
     grown(folder, searches)
     write_atomic(folder.error("das-n0-s9"), "Traceback\n")
     write_atomic(folder.children_table("das-n0-s1"), "{}")
+    write_atomic(folder.picture("das-n0-s1"), bytes(range(256)))
     write_atomic(folder.report / "figure9.png", bytes(range(256)))
     append_line(folder.children, {"child": 1})
     append_line(folder.finals, {"search_id": "ä"})

@@ -20,7 +20,7 @@ def test_the_wheel_holds_code_studies_and_styles(tmp_path: Path) -> None:
     names = {str(path.relative_to(tmp_path / "site")) for path in (tmp_path / "site").rglob("*") if path.is_file()}
     expected = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "dastune").rglob("*.py")}
     studies = {f"dastune/search_spaces/{path.name}" for path in (CHECKOUT / "search_spaces").glob("*.yaml")}
-    assert expected | studies | {"dastune/report/page.css", "dastune/py.typed"} <= names
+    assert expected | studies | {"dastune/report/page.css", "dastune/report/page.js", "dastune/py.typed"} <= names
     assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/"))]
     # Run from the wheel's files alone: a packaged study is found by name.
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from dastune.cli import main; main()"

@@ -86,8 +86,8 @@ class Normalise:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
-        self._mean = torch.tensor(mean, device=device)[:, None, None]
-        self._std = torch.tensor([s if s > 1e-6 else 1.0 for s in std], device=device)[:, None, None]
+        self.mean_C11 = torch.tensor(mean, device=device)[:, None, None]
+        self.std_C11 = torch.tensor([s if s > 1e-6 else 1.0 for s in std], device=device)[:, None, None]
 
     def __call__(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return (images_BCHW - self._mean) / self._std
+        return (images_BCHW - self.mean_C11) / self.std_C11

@@ -19,6 +19,11 @@ class WideResNetModel(Strict):
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Dropout probability inside the blocks."""
 
+    @property
+    def label(self) -> str:
+        """The network in a word, such as wide_resnet-28-2."""
+        return f"{self.name}-{self.depth}-{self.width}" + (f"-dropout{self.dropout:g}" if self.dropout else "")
+
     @field_validator("depth")
     @classmethod
     def _blocks(cls, depth: int) -> int:
@@ -34,6 +39,11 @@ class SmallCNNModel(Strict):
     """Name of the network."""
     channels: Count = 16
     """Channels of the first layer; the others have 2 and 4 times as many."""
+
+    @property
+    def label(self) -> str:
+        """The network in a word, such as small_cnn-16."""
+        return f"{self.name}-{self.channels}"
 
 
 Model: TypeAlias = Annotated[WideResNetModel | SmallCNNModel, Field(discriminator="name")]

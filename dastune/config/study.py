@@ -1,6 +1,7 @@
 """StudyConfig: everything one YAML asks for, typed and frozen; unknown keys are refused."""
 
 import re
+import warnings
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -99,6 +100,12 @@ class BudgetConfig(Strict):
         hours = self.gpu_hours if self.gpu_hours is not None else self.cpu_hours
         return Budget(seconds=None if hours is None else hours * 3600, steps=self.steps)
 
+    def __str__(self) -> str:
+        """Return it as `--budget` takes it, such as "0.01 cpu-hours"."""
+        if self.steps is not None:
+            return f"{self.steps} steps"
+        return f"{self.cpu_hours!r} cpu-hours" if self.gpu_hours is None else f"{self.gpu_hours!r} gpu-hours"
+
 
 class SeedsConfig(Strict):
     """Seeds of the searches and of the final trainings, kept apart."""
@@ -192,25 +199,43 @@ class Final(Recipe):
     """Epochs of a final training."""
 
 
-class Tracking(Strict):
-    """Where MLflow's records go."""
+with warnings.catch_warnings():
+    # A field `register` shadows ABCMeta.register, which pydantic takes for an attribute of its models.
+    warnings.filterwarnings("ignore", 'Field name "register"', UserWarning)
 
-    uri: str | None = None
-    """MLflow tracking URI, without a password; null: MLFLOW_TRACKING_URI if set, else sqlite in the study's folder."""
-    experiment: str | None = None
-    """MLflow experiment; null: the study's name."""
+    class Tracking(Strict):
+        """Where MLflow's records go."""
 
-    @field_validator("uri")
-    @classmethod
-    def _holds_no_secret(cls, uri: str | None) -> str | None:
-        if uri is not None and without_secrets(uri) != uri:
-            raise FieldError(
-                "holds a password or a token, which the study's folder would keep; leave it out, and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, for a server, "
-                "PGPASSFILE or PGPASSWORD for PostgreSQL; or set MLFLOW_TRACKING_URI to the whole URI and leave "
-                "tracking.uri out"
-            )
-        return uri
+        uri: str | None = None
+        """MLflow tracking URI, without a password; null: MLFLOW_TRACKING_URI if set, else sqlite in the study's
+        folder."""
+        experiment: str | None = None
+        """MLflow experiment; null: the study's name."""
+        models: Literal["best", "all", "none"] = "best"
+        """Which of the trained networks become MLflow models: the one of the highest test accuracy, once the study is
+        finished; all, which takes space (370 of WRN-28-10 are 54 GB, and as much again in MLflow's store) and some 8
+        seconds of a CPU each on the head; or none."""
+        register: SafeName | None = None
+        """Name in MLflow's model registry, where the best network becomes a new version with the alias `best`; null: it
+        is not registered."""
+
+        @model_validator(mode="after")
+        def _has_what_to_register(self) -> "Tracking":
+            if self.register is not None and self.models == "none":
+                raise FieldError("must be best or all where tracking.register is given", "models")
+            return self
+
+        @field_validator("uri")
+        @classmethod
+        def _holds_no_secret(cls, uri: str | None) -> str | None:
+            if uri is not None and without_secrets(uri) != uri:
+                raise FieldError(
+                    "holds a password or a token, which the study's folder would keep; leave it out, and set "
+                    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, for a server, "
+                    "PGPASSFILE or PGPASSWORD for PostgreSQL; or set MLFLOW_TRACKING_URI to the whole URI and leave "
+                    "tracking.uri out"
+                )
+            return uri
 
 
 class StudyConfig(Strict):

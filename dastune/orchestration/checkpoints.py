@@ -12,7 +12,7 @@ from dastune.budget import Origin
 from dastune.folder import checkpoint_names, claim_name
 from dastune.storage import Storage
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class SupersededError(Exception):

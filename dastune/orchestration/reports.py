@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from dastune.budget import Charge, LedgerEvent, event_from_row
 from dastune.folder import ChildRow, FinalRow, SearchRow
@@ -49,7 +49,8 @@ class Report:
         stage: what the trial is at: search, searched (its row is here), final, finished (a final row is here),
             ended, stopped, failed, unfit (nothing can run on this node).
         ledger, points: new ledger events and metric points.
-        row, policy: the search's row when it has ended, and the text of its policy file.
+        row, policy, picture: the search's row when it has ended, the text of its policy file, and a PNG of what the
+            policy does to images, in base64; no picture if none could be made.
         finals: rows of final trainings that have ended.
         children: rows of children that have ended.
         notes: lines for people, such as that a child diverged.
@@ -64,6 +65,7 @@ class Report:
     points: list[Point] = field(default_factory=list)
     row: SearchRow | None = None
     policy: str = ""
+    picture: str = ""
     finals: list[FinalRow] = field(default_factory=list)
     children: list[ChildRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -72,7 +74,7 @@ class Report:
 
     def to_json(self) -> str:
         """Return the report as text; values that are no numbers are written as Python's json does."""
-        return json.dumps(asdict(self))
+        return json.dumps(self, default=vars)  # all that is in it are such dataclasses; asdict would copy each point
 
 
 def report_from_json(text: str) -> Report:

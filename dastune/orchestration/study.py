@@ -298,7 +298,9 @@ def _execute(
     console: Console | None,
     max_concurrent: int | None,
 ) -> StudyResult:
-    records, storage = Records(study, folder, tracker), open_storage(blobs or folder.root)
+    storage = open_storage(blobs or folder.root)
+    records = Records(study, folder, tracker, storage)
+    records.begin()
     storage.remove(STOP_NAME)
     folder.stop.unlink(missing_ok=True)
     todo = [assignment for assignment in grid(study) if not records.finished(assignment.id)]
@@ -426,7 +428,8 @@ def _is_passing(path: Path) -> bool:
 def _clear(folder: StudyFolder) -> None:
     """Remove what a driver that was killed, and its trials, had no time to remove."""
     shutil.rmtree(folder.ray, ignore_errors=True)
-    for place in (folder.root, folder.policies, folder.errors, folder.checkpoints, folder.children_table("any").parent):
+    inner = (folder.policies, folder.pictures, folder.models, folder.errors, folder.checkpoints, folder.children_tables)
+    for place in (folder.root, *inner):
         for path in place.glob("*") if place.is_dir() else ():
             if _is_passing(path) and path.is_file():
                 path.unlink(missing_ok=True)
@@ -496,7 +499,6 @@ def _prepare(
 
 
 def _tracker(study: StudyConfig, folder: StudyFolder, dataset: Dataset, *, required: bool) -> Tracker:
-    budget = study.budget.model_dump(exclude_none=True)
     return Tracker.open(
         folder,
         uri=study.tracking.uri,
@@ -504,8 +506,8 @@ def _tracker(study: StudyConfig, folder: StudyFolder, dataset: Dataset, *, requi
         study_params={
             "study": study.name,
             "data": study.data.name,
-            "model": json.dumps(study.model.model_dump()),
-            "budget": json.dumps(budget),
+            "model": study.model.label,
+            "budget": str(study.budget),
             "methods": json.dumps(list(study.methods)),
             "noise_levels": json.dumps(study.space.noise.levels),
             "search_seeds": json.dumps(study.seeds.search),

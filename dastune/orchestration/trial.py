@@ -4,6 +4,7 @@ import json
 import platform
 import time
 import traceback
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,19 +19,24 @@ from dastune.config import StudyConfig
 from dastune.config.study import BlackBox
 from dastune.data.dataset import Dataset
 from dastune.errors import UserError
-from dastune.folder import STOP_NAME, FinalRow, SearchRow, Status, policy_name, safe_name
+from dastune.folder import STOP_NAME, FinalRow, SearchRow, Status, model_name, policy_name, safe_name
 from dastune.orchestration.checkpoints import Checkpoints, SupersededError
 from dastune.orchestration.children import Children
 from dastune.orchestration.crew import AttemptLostError, Worker
 from dastune.orchestration.grid import Assignment
+from dastune.orchestration.machine import Machine
+from dastune.orchestration.pictures import policy_picture, sample_images
 from dastune.orchestration.reports import Point, Report, Start
 from dastune.orchestration.setting import final_task, reset_process, search_of, warm_up
 from dastune.orchestration.watchdog import Watchdog
 from dastune.policy.policy import Policy, noise_mass, policy_file_from_text, policy_text
 from dastune.search.search import Search
+from dastune.seeds import derive
 from dastune.storage import Storage
+from dastune.training.curve import LossCurve
 from dastune.training.final import FinalTraining
 from dastune.training.loop import Task
+from dastune.training.trained import trained_to_bytes
 
 STOP_CHECK_SECONDS = 2.0  # between looks for STOP_NAME
 WAIT_SECONDS = 60.0  # storage that takes nothing is waited for so long before a trial begins
@@ -144,6 +150,7 @@ class _Trial:
         self._children = Children(assignment)
         warm_up()
         self._device = reset_process(study, assignment)
+        self._machine = Machine(self._device)
         self._checkpoints = Checkpoints(storage, assignment.id, start.attempt)
         self._attempt = self._checkpoints.attempt
         budget = study.budget.per_search().seconds or 0.0
@@ -156,7 +163,7 @@ class _Trial:
         self._final_granted = granted
         self._before = start.charge.charged
         self._steps = self._final_steps = 0
-        self._row, self._policy_text = start.row, start.policy
+        self._row, self._policy_text, self._picture = start.row, start.policy, ""
         self._content: dict[str, Any] | None = None
         self._points: list[Point] = []
         self._points_settled = 0  # of them, the first ones: two checkpoints hold them, of which one may be damaged
@@ -217,7 +224,9 @@ class _Trial:
         """Checkpoint, report or stop, where it is time to."""
         stop, report_due = self._should_stop(), self._clock() >= self._report_due
         if report_due:
-            self._point(self._assignment.id, int(self._charged), search.summary())
+            machine = self._machine.sample()
+            self._meter.book("report")
+            self._point(self._assignment.id, int(self._charged), {**search.summary(), **machine})
         if stop or self._clock() >= self._checkpoint_due:
             self._checkpoint("search", search.state_dict(), children=self._children.state_dict())
         if stop:
@@ -267,6 +276,8 @@ class _Trial:
         self._policy_text = policy_text(policy, provenance)
         self._synchronise()
         self._meter.book("search")
+        self._picture = self._picture_of(policy)
+        self._meter.book("report")  # it is for people, and no doing of the method's
         self._row = self._search_row(status, policy, summary, search.space_size_log10)
         self._events.append(self._event(durable=True, closed=True))
         self._final_granted = self._meter.mark
@@ -274,6 +285,15 @@ class _Trial:
         self._point(assignment.id, int(self._charged), {**values, "held_seconds": self._row.held_seconds})
         self._settle()
         return self._report("searched", booked=True)
+
+    def _picture_of(self, policy: Policy) -> str:
+        """Return what `policy` does to images of the data set as a PNG in base64; nothing if that fails."""
+        try:
+            seed = derive(self._assignment.search_seed, "picture")
+            return b64encode(policy_picture(policy, sample_images(self._dataset), seed)).decode()
+        except Exception as error:  # the search has its policy, with a picture or without
+            self._children.note(f"its picture cannot be made ({type(error).__name__}: {error})")
+            return ""
 
     # The final trainings
 
@@ -292,33 +312,32 @@ class _Trial:
         study, assignment = self._study, self._assignment
         key = f"{assignment.id}/t{seed}"
         final = FinalTraining(task, policy, study.final.epochs, assignment.search_seed, seed)
+        curve = LossCurve(study.final.epochs, final.training.steps_per_epoch)
         spent_before = 0.0
         if self._content is not None and self._content["stage"] == f"final {seed}":
             final.load_state_dict(self._content["state"])
             torch.set_rng_state(self._content["torch_rng"])
+            curve.load_state_dict(self._content["curve"])
             spent_before = float(self._content["seconds"])
         self._meter.book("restore" if self._attempt > 0 else "startup")
         begun, training_seconds = self._meter.held, 0.0
         steps_before = final.training.steps
         self._checkpoint_due = self._clock() + self._checkpoint_every
-        loss: torch.Tensor | None = None
         while not final.done:
             at = self._clock()
-            new_loss = final.step()
+            loss = final.step()
             self.watchdog.alive()
             self._final_steps = final.training.steps
-            if new_loss is not None:
-                loss = new_loss
+            if loss is not None:
+                if (point := curve.add(loss, final.training.steps)) is not None:
+                    self._point(key, point[0], {"train_loss": point[1]})
                 training_seconds += self._clock() - at
-            self._meter.book("validate" if new_loss is None else "train")
+            self._meter.book("validate" if loss is None else "train")
             stop = self._should_stop()
             report_due = self._clock() >= self._report_due
-            if report_due and loss is not None:
-                epoch = final.training.steps * study.final.epochs // final.training.total_steps
-                self._point(key, epoch, {"train_loss": float(loss)})
             if stop or self._clock() >= self._checkpoint_due:
                 seconds = spent_before + self._meter.held - begun
-                self._checkpoint(f"final {seed}", final.state_dict(), seconds=seconds)
+                self._checkpoint(f"final {seed}", final.state_dict(), seconds=seconds, curve=curve.state_dict())
             if stop:
                 raise _StopRequested
             if report_due:
@@ -343,6 +362,8 @@ class _Trial:
             parameters=result.parameters,
             flops=result.flops,
         )
+        if study.tracking.models != "none" and np.isfinite(result.test_loss):
+            self._leave_model(model_name(assignment.id, seed), trained_to_bytes(task, final.training.network))
         self._events.append(self._event(durable=True, closed=True))
         values = {"test_accuracy": row.test_accuracy, "test_loss": row.test_loss, "seconds": row.seconds}
         self._point(key, study.final.epochs, values)
@@ -350,6 +371,14 @@ class _Trial:
         report = self._report("finished", booked=True)
         report.finals.append(row)
         yield from self._told(report)
+
+    def _leave_model(self, name: str, content: bytes) -> None:
+        """Leave a trained network in the storage, before its row is told; the driver sees to what becomes of it."""
+        try:
+            self._storage.write(name, content)
+        except OSError as error:
+            self._children.note(f"its trained network cannot be written ({error}), and will be no MLflow model")
+        self._meter.book("checkpoint")
 
     # Checkpoints
 
@@ -370,6 +399,7 @@ class _Trial:
             "points": [asdict(point) for point in self._points],
             "row": None if self._row is None else asdict(self._row),
             "policy": self._policy_text,
+            "picture": self._picture,
             "torch_rng": torch.get_rng_state(),
             **more,
         }
@@ -415,6 +445,7 @@ class _Trial:
             self._meter.origin = at
         elif not ended:
             self._row, self._policy_text = SearchRow(**content["row"]), content["policy"]
+            self._picture = content["picture"]
 
     def _restore(self, search: Search) -> None:
         """Take up the search where the checkpoint left it, if there is one; else it begins anew."""
@@ -468,7 +499,7 @@ class _Trial:
         settled, self._points = self._points[: self._points_settled], self._points[self._points_settled :]
         report = Report(self._assignment.id, stage, charged, self._steps, self._events, settled)
         if stage == "searched":
-            report.row, report.policy = self._row, self._policy_text
+            report.row, report.policy, report.picture = self._row, self._policy_text, self._picture
         report.children, report.notes = self._children.take()
         self._points_held -= self._points_settled
         self._events, self._points_settled = [], 0

@@ -7,7 +7,7 @@ that DAS returns) and `Genotype` (the discrete cell of DAS as published).
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -324,31 +324,47 @@ def op_shares(policy: Policy) -> dict[str, float]:
     genotype every edge counts once.
     """
     shares: dict[str, float] = {}
-
-    def add(step: Step, amount: float) -> None:
+    for step, amount in _expected_steps(policy):
         shares[step.op] = shares.get(step.op, 0.0) + amount * step.probability
         shares["identity"] = shares.get("identity", 0.0) + amount * (1 - step.probability)
+    return {op: share for op, share in shares.items() if share > 0}
 
+
+def applied_shares(policy: Policy) -> dict[str, float]:
+    """Return `op_shares` without what is skipped: the shares sum to that of the steps that are applied."""
+    shares: dict[str, float] = {}
+    for step, amount in _expected_steps(policy):
+        shares[step.op] = shares.get(step.op, 0.0) + amount * step.probability
+    return {op: share for op, share in shares.items() if share > 0}
+
+
+def _expected_steps(policy: Policy) -> Iterator[tuple[Step, float]]:
+    """Yield steps with their expected shares, which sum to 1; where there is none, one that is always skipped."""
+    nothing = Step(op="identity", probability=0.0)
     match policy:
         case SubPolicies():
             total = sum(sub.weight for sub in policy.sub_policies)
             for sub in policy.sub_policies:
-                for step in sub.steps or (Step(op="identity"),):
-                    add(step, sub.weight / total / max(len(sub.steps), 1))
+                for step in sub.steps or (nothing,):
+                    yield step, sub.weight / total / max(len(sub.steps), 1)
         case Stages():
+            if not policy.stages:
+                yield nothing, 1.0
             for stage in policy.stages:
                 total = sum(choice.weight for choice in stage)
                 for choice in stage:
-                    add(choice.step, choice.weight / total / len(policy.stages))
+                    yield choice.step, choice.weight / total / len(policy.stages)
         case Genotype():
             edges = [edge for node in policy.nodes for edge in node]
             for edge in edges:
-                add(edge.step, 1 / len(edges))
-    if not shares:
-        return {"identity": 1.0}
-    return {op: share for op, share in shares.items() if share > 0}
+                yield edge.step, 1 / len(edges)
 
 
 def noise_mass(policy: Policy) -> float:
-    """Return the expected share of noise ops among the applications of `policy`, in [0, 1]."""
-    return sum(share for op, share in op_shares(policy).items() if OPS[op].noise)
+    """Return the expected share of noise ops among the ops that `policy` applies, in [0, 1]; 0 if it applies none.
+
+    Skipped steps are left out: with them, policies drawn at random would seem to avoid noise.
+    """
+    shares = applied_shares(policy)
+    noise = sum(share for op, share in shares.items() if OPS[op].noise)
+    return noise / sum(shares.values()) if shares else 0.0

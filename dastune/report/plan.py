@@ -137,7 +137,7 @@ def progress(plan: Plan | None, searches: list[SearchRow], finals: list[FinalRow
 
 
 def rows_in_order(folder: StudyFolder, plan: Plan | None) -> tuple[list[SearchRow], list[FinalRow]]:
-    """Read the rows, in the study's order of methods, so that colours do not depend on what finished first.
+    """Read the rows, in the study's order of methods, levels and seeds: nothing depends on what finished first.
 
     Raises:
         UserError: a row does not have the fields of this version, or there are more than MOST_METHODS methods.
@@ -147,7 +147,7 @@ def rows_in_order(folder: StudyFolder, plan: Plan | None) -> tuple[list[SearchRo
         raise UserError(f"{folder.root}: has rows of more than {MOST_METHODS} methods; no report can show so many")
     order = {label: place for place, label in enumerate(plan.methods)} if plan else {}
 
-    def place(row: SearchRow | FinalRow) -> int:
-        return order.get(row.method, len(order))
+    def place(row: SearchRow | FinalRow) -> tuple[int, int, int]:
+        return order.get(row.method, len(order)), row.noise_level, row.search_seed
 
-    return sorted(searches, key=place), sorted(finals, key=place)
+    return sorted(searches, key=place), sorted(finals, key=lambda row: (*place(row), row.train_seed))

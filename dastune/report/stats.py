@@ -7,13 +7,9 @@ import numpy as np
 from scipy import stats
 
 from dastune.folder import FinalRow, SearchRow
+from dastune.report.intervals import ALPHA, Interval, mean_interval, sd_interval, within
 
-CONFIDENCE = 0.95
-RESAMPLES = 9999
-BOOTSTRAP_SEED = 0
-BATCH_NUMBERS = 1_000_000  # drawn at a time, which bounds the memory of a bootstrap
-
-Interval = tuple[float, float]
+MOST_SD = 0.5  # of a number in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -22,11 +18,13 @@ class Cell:
 
     Attributes:
         accuracies: search seed -> test accuracy, the mean over the training seeds of that search.
-        mean, sd, interval: of `accuracies`; sd with ddof = 1; the interval is `mean_interval`'s. None where too few.
+        mean, sd: of `accuracies`; sd with ddof = 1. None where too few.
+        interval, sd_interval: 95 % intervals of the mean and of the sd (`dastune.report.intervals`), cut to what is
+            possible; None where too few, and where all accuracies are equal.
         trainings: final trainings behind `accuracies`, over all search and training seeds.
         val_accuracy, charged_seconds, held_seconds, uniform_noise_share, space_size_log10: means over the searches
             that did not fail; None if there are none, or if none has the value.
-        noise_masses: search seed -> expected share of noise ops in the found policy; `noise_mass` is their mean.
+        noise_masses: search seed -> share of noise ops among what the found policy applies; `noise_mass` is the mean.
         searches: finished searches that did not fail.
         failed: searches that failed. They count as missing: no number of theirs is in any other field.
     """
@@ -37,6 +35,7 @@ class Cell:
     mean: float | None
     sd: float | None
     interval: Interval | None
+    sd_interval: Interval | None
     trainings: int
     val_accuracy: float | None
     charged_seconds: float | None
@@ -111,7 +110,8 @@ def _cell(method: str, noise_level: int, searches: list[SearchRow], finals: list
         accuracies=accuracies,
         mean=mean(accuracies.values()),
         sd=sd(accuracies.values()),
-        interval=mean_interval(accuracies.values()),
+        interval=within(mean_interval(accuracies.values()), 0.0, 1.0),
+        sd_interval=within(sd_interval(accuracies.values()), 0.0, MOST_SD),
         trainings=sum(len(values) for values in by_seed.values()),
         val_accuracy=mean_of(lambda row: row.val_accuracy),
         charged_seconds=mean_of(lambda row: row.charged_seconds),
@@ -137,29 +137,6 @@ def sd(values: Iterable[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def mean_interval(values: Iterable[float]) -> Interval | None:
-    """Return the 95 % percentile bootstrap interval of the mean, or None for fewer than two values.
-
-    The percentile form has an answer for every sample; BCa has none where values tie. The interval of two or three
-    values is their range: a resample of the least alone has a chance of 1/4 or 1/27, more than the 2.5 % cut off.
-    """
-    sample = np.array(list(values), dtype=float)
-    if len(sample) < 2:
-        return None
-    if np.ptp(sample) == 0:
-        return float(sample[0]), float(sample[0])
-    result = stats.bootstrap(
-        (sample,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        batch=max(1, BATCH_NUMBERS // len(sample)),
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(BOOTSTRAP_SEED),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
 def difference(one: Cell, other: Cell) -> Difference | None:
     """Return `one` minus `other`, paired over search seeds, or None if they share no seed."""
     values = {
@@ -171,6 +148,6 @@ def difference(one: Cell, other: Cell) -> Difference | None:
     spread = sd(values.values())
     half_width = None
     if spread is not None:
-        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+        quantile = float(stats.t.ppf(1 - ALPHA / 2, len(values) - 1))
         half_width = quantile * spread / float(np.sqrt(len(values)))
     return Difference(values, middle, mean_interval(values.values()), half_width)

@@ -6,17 +6,28 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from dastune.report.markup import Markup, element, joined, table
+from dastune.report.pipes import escaped, flat, pipes
 
-_MARKDOWN = (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;"))
+SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+FOLDER = "tables"  # of the files, beside the page
+FORMS = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
     "\N{PLUS-MINUS SIGN}": r"$\pm$",
     "\N{MULTIPLICATION SIGN}": r"$\times$",
     "\N{MINUS SIGN}": "$-$",
+    "\N{LESS-THAN OR EQUAL TO}": r"$\leq$",
+    "\N{GREATER-THAN OR EQUAL TO}": r"$\geq$",
     "<": "$<$",
     ">": "$>$",
+    # after the \\ of the row before, these two would be read as its arguments
+    "[": "{[}",
+    "*": "{*}",
+    **{digit: rf"\textsuperscript{{{power}}}" for power, digit in enumerate(SUPERSCRIPT)},
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
@@ -44,27 +55,35 @@ class Table:
     groups: Sequence[tuple[str, int]] = ()
 
     def html(self) -> Markup:
-        """Return the table for the page, without its title, with the note under it. A line break in a cell is kept."""
+        """Return the table for the page, without its title, with the note and its files under it.
+
+        A line break in a cell is kept.
+        """
         head = [[element("th", title, scope="col") for title in self.columns]]
         if self.groups:
             over = [element("th", title, colspan=str(count), scope="colgroup") for title, count in self.groups]
             head.insert(0, [element("th"), *over])
         body = [[_broken(text) for text in row] for row in self.rows]
-        return joined([table(head, body), *([element("p", self.note, class_="note")] if self.note else [])])
+        links = [element("a", form, href=f"{FOLDER}/{self.name}.{extension}") for extension, form in FORMS.items()]
+        files = element("p", "This table as ", joined(links, ", "), class_="files")
+        return joined([table(head, body), *([element("p", self.note, class_="note")] if self.note else []), files])
+
+    def files(self) -> dict[str, str]:
+        """Return the contents of its files, by their paths beside the page."""
+        texts = (self.csv(), self.markdown(), self.latex())
+        return {f"{FOLDER}/{self.name}.{form}": text for form, text in zip(FORMS, texts, strict=True)}
 
     def csv(self) -> str:
         """Return the numbers, an unknown one as an empty field; lines end in a line feed."""
         frame = self.frame
         if frame is None:
-            frame = pd.DataFrame([[_flat(text) for text in row] for row in self.rows], columns=self._flat_columns())
+            frame = pd.DataFrame([[flat(text) for text in row] for row in self.rows], columns=self._flat_columns())
         return str(frame.to_csv(index=False, lineterminator="\n"))
 
     def markdown(self) -> str:
         """Return title, pipe table and note."""
-        lines = ["| " + " | ".join(map(_markdown, row)) + " |" for row in [self._flat_columns(), *self.rows]]
-        lines.insert(1, "| --- |" + " ---: |" * (len(self.columns) - 1))
-        parts = [_markdown(self.title), "\n".join(lines), *([_markdown(self.note)] if self.note else [])]
-        return "\n\n".join(parts) + "\n"
+        note = f"\n{escaped(self.note)}\n" if self.note else ""
+        return f"{escaped(self.title)}\n\n{pipes([self._flat_columns(), *self.rows])}{note}"
 
     def latex(self) -> str:
         """Return a table environment with booktabs' rules; the title is its caption, the note stands under it."""
@@ -103,16 +122,5 @@ def _broken(text: str) -> Markup:
     return joined([first, *(element("small", line) for line in rest)], "")
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _markdown(text: str) -> str:
-    """Return names, which are data, such that they neither end a cell nor open a tag."""
-    for character, entity in _MARKDOWN:
-        text = text.replace(character, entity)
-    return _flat(text)
-
-
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in _flat(text))
+    return "".join(_LATEX.get(character, character) for character in flat(text))

@@ -13,8 +13,10 @@ Event = dict[str, Any]
 _FIELDS = {
     "begin": {"key", "time", "stage", "parent", "name", "params", "tags", "dataset"},
     "metrics": {"key", "time", "step", "values"},
+    "tags": {"key", "tags"},
     "artifact": {"key", "path", "folder"},
     "table": {"key", "path", "name"},
+    "model": {"key", "path", "register", "description"},
     "end": {"key", "time", "status"},
 }
 
@@ -48,6 +50,9 @@ class Place(NamedTuple):
     delivered_bytes: int
     batch: int
 
+
+# Events of files, which may be put off.
+FILES = ("artifact", "table", "model")
 
 NOWHERE = Place("", 0, 0, 0)
 
@@ -84,14 +89,19 @@ def _event(line: bytes) -> Event:
 
 
 def merged(events: Iterable[Event]) -> Iterator[Event]:
-    """Yield the events with the metrics of each run between two others of it as one, in the order that a run needs."""
+    """Yield the events with the metrics and tags of each run between two others of it as one batch.
+
+    Their order is one that a run needs.
+    """
     waiting: dict[str, Event] = {}
     for event in events:
         key = event.get("key", "")
-        if event.get("event") == "metrics":
-            waiting.setdefault(key, {"event": "metrics", "key": key, "points": []})["points"].append(event)
-        else:
-            if key in waiting:
-                yield waiting.pop(key)
-            yield event
+        kind = event.get("event")
+        if kind in ("metrics", "tags"):
+            batch = waiting.setdefault(key, {"event": "batch", "key": key, "metrics": [], "tags": []})
+            batch[kind].append(event)
+            continue
+        if key in waiting and kind not in ("artifact", "table"):  # which may come before what was told before them
+            yield waiting.pop(key)
+        yield event
     yield from waiting.values()

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dastune.tracking.address import public, remedy
-from dastune.tracking.journal import NOWHERE, Event, Place, RefusedError, merged, read
+from dastune.tracking.journal import FILES, NOWHERE, Event, Place, RefusedError, merged, read
 
 if TYPE_CHECKING:
     from dastune.tracking.store import Store
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 30.0
+LOOK_SECONDS = 1.0  # while somebody waits for the end, between looks for how long yet
 
-# A request costs some 10 ms of the driver's time whatever it holds, so the sender gathers before it sends.
-GATHER_SECONDS, LINES_AT_ONCE = 1.0, 200
+# A request costs some 5 ms of the driver's time whatever it holds, so the sender gathers before it sends.
+GATHER_SECONDS, LINES_AT_ONCE = 3.0, 1000
 
 # One delivery at a time in this process: a tracker closed in the middle of a slow call and its successor on the same
 # folder must not both look for a run and both make it.
@@ -54,6 +55,7 @@ class Sender:
         self._put_off: list[tuple[int, Event]] = []  # files, each with a position before its line
         self._put_off_wait_seconds, self._put_off_until = FIRST_WAIT_SECONDS, 0.0
         self._closing, self._deadline, self._patience_seconds = threading.Event(), math.inf, 0.0
+        self._busy_until = 0.0  # with something that takes long, and is not stuck
         self._thread = threading.Thread(target=self._send, name="dastune-tracking", daemon=True)
 
     def start(self) -> None:
@@ -63,13 +65,14 @@ class Sender:
     def close(self, timeout_seconds: float) -> int:
         """Send what is left, and return how many events the store may not have had.
 
-        `timeout_seconds` are for a store that does not get on: they begin anew with each batch that it takes.
+        `timeout_seconds` are for a store that does not get on: they begin anew with each batch and each file that it
+        takes. A model that is being made ready is waited for.
         """
         self._patience_seconds = timeout_seconds
         self._deadline = time.monotonic() + timeout_seconds
         self._closing.set()
-        while self._thread.is_alive() and (left := self._deadline - time.monotonic()) > 0:
-            self._thread.join(left)
+        while self._thread.is_alive() and (left := max(self._deadline, self._busy_until) - time.monotonic()) > 0:
+            self._thread.join(min(left, LOOK_SECONDS))
         return sum(1 for _ in read(self._journal, self._position)) + len(self._put_off)
 
     def _send(self) -> None:
@@ -101,15 +104,19 @@ class Sender:
             self._note(self._noted._replace(batch=self._noted.batch + 1))
             put_off: list[tuple[int, Event]] = []
             for event in merged(event for _, event in lines):
-                if event.get("event") not in ("artifact", "table"):
+                if event.get("event") not in FILES:
                     self._insist(self._store.deliver, event)
                 elif self._put_off or put_off or not self._try(event):
                     put_off.append((self._position, event))
             self._position = lines[-1][0]
             self._put_off += put_off
             self._note_delivered()
-            if self._closing.is_set():
-                self._deadline = time.monotonic() + self._patience_seconds
+            self._get_on()
+
+    def _get_on(self) -> None:
+        """Note that the store has taken something: whoever waits for the end is to wait anew."""
+        if self._closing.is_set():
+            self._deadline = time.monotonic() + self._patience_seconds
 
     def _send_put_off(self) -> None:
         """Try again to send files that could not be sent; the first that fails goes to the end of the line."""
@@ -173,14 +180,18 @@ class Sender:
         """Send a file; return False if it was not taken and may be later."""
         if time.monotonic() >= self._deadline:
             return False
+        self._busy_until = time.monotonic() + self._store.longest_seconds(event)
         try:
             with DELIVERING:
                 self._store.deliver(event)
+            self._get_on()
         except RefusedError as refusal:
             self._refused.append(refusal.args)
         except Exception as error:
             self._tell_of("MLflow does not take files; the study goes on, they wait", error)
             return False
+        finally:
+            self._busy_until = 0.0
         return True
 
     def _tell_of(self, trouble: str, error: Exception) -> None:

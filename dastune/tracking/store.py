@@ -12,7 +12,7 @@ Imported by `Tracker.open` only: MLflow takes seconds to load.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
@@ -21,10 +21,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as databases
+from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from dastune.folder import StudyFolder
 from dastune.tracking.address import artifact_root, public
 from dastune.tracking.journal import NOWHERE, DatasetInfo, EndStatus, Event, Place, RefusedError
+from dastune.tracking.model_store import PACKING_SECONDS, logged_model, register
+from dastune.tracking.views import view_tags
 
 # As for HTTP (see MLFLOW_ENVIRONMENT): ten tries of its own to open a database take 102 s, and no option changes that.
 databases.MAX_RETRY_COUNT = 1
@@ -104,18 +107,25 @@ class Store:
             match event.get("event"):
                 case "begin":
                     self._begin(event)
-                case "metrics":
-                    self._metrics(event)
+                case "batch":
+                    self._batch(event)
                 case "artifact":
                     self._artifact(event)
                 case "table":
                     self._table(event)
+                case "model":
+                    self._model(event)
                 case "end":
                     self._end(event)
         except MlflowException as error:
             if _is_final(error):
                 raise RefusedError(event["key"], f"{event['event']}: {public(str(error))}") from error
             raise
+
+    @staticmethod
+    def longest_seconds(event: Event) -> float:
+        """Return how long an event may take without being stuck."""
+        return PACKING_SECONDS if event.get("event") == "model" else 0.0
 
     def _run(self, key: str) -> Run | None:
         """Return a run if there is one; delete empty ones beside it, made by requests that arrived after their repeat.
@@ -150,6 +160,7 @@ class Store:
             dataset = _dataset_input(DatasetInfo(**event["dataset"]))
         if stage == "execution":
             self._execution = key
+            self._add_views(time_ms, event["params"])
             self._end_earlier_executions(key, time_ms)
         elif self._first:
             self._first = False
@@ -159,11 +170,12 @@ class Store:
             client.update_run(run.info.run_id, status="RUNNING")
         else:
             above = {PARENT: self._run_id(parent)} if parent and self._has(parent) else {}
+            short = {name: value for name, value in tags if len(value) <= MAX_TAG_VAL_LENGTH}  # others are cut below
             try:
                 run = client.create_run(
                     self.place.experiment_id,
                     time_ms,
-                    {KEY: key, STAGE: stage, STUDY: self._study_id, **above},
+                    {**short, KEY: key, STAGE: stage, STUDY: self._study_id, **above},
                     event["name"],
                 )
             except Exception:
@@ -172,7 +184,8 @@ class Store:
         run_id = self._run_ids[key] = run.info.run_id
         # A parameter's value cannot change: on a run that was there before, only the missing ones are sent.
         missing = [param for param in params if param.key not in run.data.params]
-        client.log_batch(run_id, params=missing, tags=[RunTag(*item) for item in tags])
+        changed = [RunTag(*item) for item in tags if run.data.tags.get(item[0]) != item[1]]
+        client.log_batch(run_id, params=missing, tags=changed)
         self._log_input(run_id, dataset)
 
     def _log_input(self, run_id: str, dataset: DatasetInput) -> None:
@@ -187,6 +200,13 @@ class Store:
     def _has(self, key: str) -> bool:
         return key in self._run_ids or self._run(key) is not None
 
+    def _add_views(self, time_ms: int, params: Mapping[str, str]) -> None:
+        """Add the views that the experiment lacks; others are as they were made, or as a person has changed them."""
+        there = self._client.get_experiment(self.place.experiment_id).tags
+        for name, value in view_tags(time_ms, params).items():
+            if name not in there:
+                self._client.set_experiment_tag(self.place.experiment_id, name, value)
+
     def _end_earlier_executions(self, key: str, time_ms: int) -> None:
         """Mark executions that were killed: nobody was left to end their runs."""
         running = (
@@ -197,29 +217,25 @@ class Store:
             if run.data.tags[KEY] != key:
                 self._client.set_terminated(run.info.run_id, "KILLED", time_ms)
 
-    def _metrics(self, event: Event) -> None:
-        """Log points. MLflow takes all or none of a request: where it forbids a name or a value, send name by name."""
-        points: dict[str, list[Metric]] = {}
-        with _reading(event):
-            for point in event["points"]:
-                for name, value in point["values"].items():
-                    metric = Metric(name, float(value), int(point["time"]), int(point["step"]))
-                    points.setdefault(name, []).append(metric)
-        run_id, forbidden = self._run_id(event["key"]), ""
+    def _batch(self, event: Event) -> None:
+        """Log points and tags. MLflow takes all or none of a request: where it forbids one, send name by name."""
+        points, tags, forbidden = _read_batch(event)
+        run_id = self._run_id(event["key"])
         try:
-            self._client.log_batch(run_id, metrics=[metric for name in points for metric in points[name]])
+            self._client.log_batch(run_id, [metric for name in points for metric in points[name]], tags=tags)
         except MlflowException as error:
-            if not _is_final(error) or len(points) == 1:
+            parts: list[tuple[list[Metric], list[RunTag]]] = [([], tags), *((part, []) for part in points.values())]
+            if not _is_final(error) or (len(points) == 1 and not tags):
                 raise
-            for name in points:
+            for metrics, run_tags in parts:
                 try:
-                    self._client.log_batch(run_id, metrics=points[name])
+                    self._client.log_batch(run_id, metrics, tags=run_tags)
                 except MlflowException as error:
                     if not _is_final(error):
                         raise
                     forbidden = forbidden or public(str(error))
         if forbidden:
-            raise RefusedError(event["key"], f"metrics: {forbidden}")
+            raise RefusedError(event["key"], f"metrics or tags: {forbidden}")
 
     def _end(self, event: Event) -> None:
         key, status = event["key"], event["status"]
@@ -243,11 +259,46 @@ class Store:
         if entry not in tables:
             self._client.set_tag(run_id, TABLES, json.dumps([*tables, entry]))
 
+    def _model(self, event: Event) -> None:
+        key, run_id = event["key"], self._run_id(event["key"])
+        tags = {KEY: key, STUDY: self._study_id}
+        name = key.replace("/", "-").replace(".", "-")  # MLflow takes neither
+        with _reading(event):
+            file = self._folder.root / event["path"]
+        try:
+            model = logged_model(self._client, self.place.experiment_id, run_id, tags, name, file)
+        except RefusedError as refusal:
+            raise RefusedError(key, f"model: {refusal.args[1]}") from refusal
+        if event["register"] is not None:
+            register(self._client, str(event["register"]), model, run_id, tags, str(event["description"]))
+
     def _path(self, event: Event) -> Path:
         path: Path = self._folder.root / event["path"]
         if not path.exists():
             raise RefusedError(event["key"], f"{path} is gone before it could be sent")
         return path
+
+
+def _read_batch(batch: Event) -> tuple[dict[str, list[Metric]], list[RunTag], str]:
+    """Return the points of a batch by name, its tags, and what is wrong with those that cannot be sent."""
+    points: dict[str, list[Metric]] = {}
+    tags: dict[str, str] = {}
+    forbidden = ""
+    for event in (*batch["metrics"], *batch["tags"]):
+        try:
+            with _reading(event):
+                for name, value in event["values" if event["event"] == "metrics" else "tags"].items():
+                    if event["event"] == "tags":
+                        tags[name] = str(value)
+                    else:
+                        metric = Metric(name, float(value), int(event["time"]), int(event["step"]))
+                        points.setdefault(name, []).append(metric)
+        except RefusedError as refusal:
+            forbidden = forbidden or refusal.args[1]
+    for name in [name for name, value in tags.items() if len(value) > MAX_TAG_VAL_LENGTH]:
+        del tags[name]  # MLflow would cut it, and a row that is cut is none
+        forbidden = forbidden or f"{name} is longer than {MAX_TAG_VAL_LENGTH:,} characters"
+    return points, [RunTag(*item) for item in tags.items()], forbidden
 
 
 @contextmanager

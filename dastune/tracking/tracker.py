@@ -124,8 +124,12 @@ class Tracker:
         words = {name: repr(float(value)) for name, value in values.items()}
         self._add("metrics", key, time=int(timestamp_ms), step=int(step), values=words)
 
+    def tags(self, key: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run, in place of those of the same names."""
+        self._add("tags", key, tags=dict(tags))
+
     def policy(self, key: str, path: Path) -> None:
-        """Log a policy file as an artifact of its search's run."""
+        """Log a policy file, or a picture of it, as an artifact of its search's run."""
         self.artifact(key, path, "policy")
 
     def artifact(self, key: str | None, path: Path, folder_in_run: str | None = None) -> None:
@@ -138,6 +142,17 @@ class Tracker:
         The file has to stay where it is; runs whose tables have one name can be compared in MLflow's UI.
         """
         self._add("table", key, path=self._inside(path), name=name)
+
+    def model(self, key: str, path: Path, *, register: str | None = None, description: str = "") -> None:
+        """Log the trained network in a file as a model of a final training's run, and register it where asked to.
+
+        The file has to stay where it is.
+
+        Args:
+            register: of the model in the registry, where it becomes a version with the alias `best`; None: nothing.
+            description: of that version, for people.
+        """
+        self._add("model", key, path=self._inside(path), register=register, description=description)
 
     def end(self, key: str | None, status: EndStatus = "FINISHED") -> None:
         """End a run."""
@@ -163,7 +178,7 @@ class Tracker:
             "parent": parent,
             "name": name,
             "params": {name: str(value) for name, value in params.items()},
-            "tags": {name: str(value) for name, value in tags.items()},
+            "tags": {"stage": stage, **{name: str(value) for name, value in tags.items()}},
             "dataset": asdict(self._dataset),
         }
 

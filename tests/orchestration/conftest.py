@@ -1,8 +1,10 @@
 """A study small enough for a test, with real digits and every method."""
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -62,6 +64,7 @@ def small_study(**changes: object) -> StudyConfig:
         "seeds": {"search": [0], "final": [0, 1]},
         "training": {"batch_size": 20, "child_epochs": 2},
         "final": {"epochs": 2},
+        "tracking": {"models": "none"},  # making one takes seconds; some tests ask for it
     }
     return StudyConfig.model_validate(with_defaults({**raw, **changes}))
 
@@ -190,20 +193,26 @@ def _check_mlflow(study: StudyConfig, folder: StudyFolder, here: Mapping[str, Al
     rows = {row.id: row for row in folder.search_rows()}
     for key, run in by_key.items():
         run_id, (search, _, seed) = run.info.run_id, key.partition("/t")
-        once = ["test_accuracy", "test_loss", "seconds"] if seed else ["charged_seconds", "held_seconds", "noise_mass"]
-        for name in once:
+        over = ["over_noise_level/test_accuracy", "over_noise_level/noise_mass"]
+        of_search = ["charged_seconds", "held_seconds", "noise_mass", *over]
+        for name in ("test_accuracy", *(("test_loss", "seconds") if seed else of_search)):
             assert len(client.get_metric_history(run_id, name)) == 1, f"{name} of {key}"
         if seed:
             assert run.data.metrics["test_accuracy"] == here[search].accuracies[int(seed)]
+            told = [p.step for r in here[search].reports for p in r.points if p.key == key and "train_loss" in p.values]
+            assert [point.step for point in client.get_metric_history(run_id, "train_loss")] == told
             continue
+        assert run.data.metrics["test_accuracy"] == fmean(here[search].accuracies.values())
+        assert json.loads(run.data.tags["dastune.row"]) == asdict(rows[search])
         assert run.data.metrics["charged_seconds"] == rows[search].charged_seconds
-        assert {file.path for file in client.list_artifacts(run_id, "policy")} == {f"policy/{search}.json"}
+        files = {file.path for file in client.list_artifacts(run_id, "policy")}
+        assert files == {f"policy/{search}.json", f"policy/{search}.png"}
         # What a black-box search tells of each child, in the order of their ends.
-        told = [
+        scores = [
             p.values["child_accuracy"] for r in here[search].reports for p in r.points if "child_accuracy" in p.values
         ]
-        history = client.get_metric_history(run_id, "child_accuracy") if told else []
-        assert sorted(point.value for point in history) == sorted(told)
+        history = client.get_metric_history(run_id, "child_accuracy") if scores else []
+        assert sorted(point.value for point in history) == sorted(scores)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ StudyOf = Callable[..., StudyConfig]
 
 METHODS = {"random": {}, "theirs": {"method": "published", "policy": "aa-cifar10"}}
 POLICY = {"kind": "stages", "stages": []}
+PICTURE = b64encode(bytes(range(256))).decode()
 
 
 @pytest.fixture
@@ -118,8 +120,10 @@ def test_children_are_one_table_of_their_searchs_run(
     assert table["epochs"].tolist() == [2.0, 0.25]
     assert table["status"].tolist() == ["scored", "cut"]
     assert [json.loads(text) for text in table["policy"]] == [POLICY, POLICY]
-    assert {name for name, run in runs.items() if "external" in run.data.tags} == {
-        *("theirs-n2-s3", "theirs-n2-s3 final 0"),
+    costs = {name: run.data.tags["cost"] for name, run in runs.items() if "cost" in run.data.tags}
+    assert costs == {
+        **dict.fromkeys(("random-n2-s3", "random-n2-s5"), "search"),
+        **dict.fromkeys(("theirs-n2-s3", "theirs-n2-s3 final 0"), "external"),
     }
 
 
@@ -168,7 +172,7 @@ def told(search: str) -> list[Report]:
     tested = [Point(f"{search}/t0", 2, {"test_accuracy": 0.5}, 2000)]
     return [
         Report(search, "search", 0.0, 0),
-        Report(search, "searched", 1.0, 9, events, scores, row, '{"found": 1}', children=children),
+        Report(search, "searched", 1.0, 9, events, scores, row, '{"found": 1}', PICTURE, children=children),
         Report(search, "finished", 1.0, 9, [final], tested, finals=[trained]),
         Report(search, "ended", 1.0, 9),
     ]
@@ -251,11 +255,23 @@ def check_heard(folder: StudyFolder, search: str, reports: list[Report]) -> None
         for event in journal
         if event.get("event") == "metrics"
     }
+    expected_points = [point for report in reports for point in report.points]
+    if finals:  # the search's run has what the comparison is made of, too
+        expected_points += [
+            Point(search, 1, {"test_accuracy": 0.5}, 2000),
+            Point(search, 2, {"over_noise_level/noise_mass": 0.0}, 1002),
+            Point(search, 2, {"over_noise_level/test_accuracy": 0.5}, 2000),
+        ]
     assert points == {
         (point.key, point.step, point.timestamp_ms, json.dumps({k: repr(v) for k, v in point.values.items()}))
-        for report in reports
-        for point in report.points
+        for point in expected_points
     }
+    for key, told_row in [(search, row), *((f"{search}/t{final.train_seed}", final) for final in finals)]:
+        rows = [event["tags"] for event in journal if event.get("event") == "tags" and event["key"] == key]
+        status = told_row.status if isinstance(told_row, SearchRow) else "done"
+        assert [(tags["status"], json.loads(tags["dastune.row"])) for tags in rows[-1:]] == [(status, asdict(told_row))]
+    picture = folder.picture(search)
+    assert (picture.read_bytes() if picture.exists() else b"") == b64decode(reports[1].picture)
     status = "FINISHED" if finals else "FAILED"
     for key in {search, *(f"{search}/t{final.train_seed}" for final in finals)}:
         mine = [event for event in journal if event.get("key") == key]

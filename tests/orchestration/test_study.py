@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from operator import attrgetter
+from dataclasses import asdict, replace
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ StudyOf = Callable[..., StudyConfig]
 def finished(
     study_of: StudyOf, every_method: dict[str, object], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[StudyConfig, StudyResult]:
-    study = study_of(seeds={"search": [0], "final": [0]}, methods=every_method)
+    tracking = {"models": "best", "register": "small-best"}
+    study = study_of(seeds={"search": [0], "final": [0]}, methods=every_method, tracking=tracking)
     assert {type(options) for options in study.methods.values()} == set(SEARCHES)
     return study, run(study, output=tmp_path_factory.mktemp("runs"))
 
@@ -56,7 +57,8 @@ def test_every_search_and_final_training_is_there_once(finished: tuple[StudyConf
         keys = [json.loads(line)[key] for line in path.read_text().splitlines()]
         assert sorted(keys) == sorted(ids)
     assert set(result.finals()["search_id"]) == ids
-    assert {path.stem for path in result.folder.policies.iterdir()} == ids
+    for written in (result.folder.policies, result.folder.pictures):
+        assert {path.stem for path in written.iterdir()} == ids
 
 
 def test_ray_changes_nothing(
@@ -124,11 +126,73 @@ def test_mlflow_holds_the_execution_its_searches_and_their_final_trainings(
         search = names[parents[final.info.run_id]]
         assert final.data.metrics["test_accuracy"] == pytest.approx(tested[search])
         assert final.inputs.dataset_inputs[0].dataset.name == "digits"
+    none = {"uniform", "trivial", "trivial_wide", "standard", "none"}
     for search in searches:
-        assert search.data.params["method"] in study.methods
-        assert client.list_artifacts(search.info.run_id, "policy")
-        assert ("external" in search.data.tags) == (search.data.params["method"] == "aa_svhn")
+        method = search.data.params["method"]
+        cost = "none" if method in none else "search"
+        assert search.data.tags["cost"] == ("external" if method == "aa_svhn" else cost)
+        name = search.info.run_name
+        assert {artifact.path for artifact in client.list_artifacts(search.info.run_id, "policy")} == {
+            f"policy/{name}.json",
+            f"policy/{name}.png",
+        }
     assert "report/index.html" in {artifact.path for artifact in client.list_artifacts(execution, "report")}
+    assert {artifact.path for artifact in client.list_artifacts(execution, "study")} == {
+        *("study/study.yaml", "study/env.json", "study/ledger.jsonl"),
+    }
+
+
+def test_runs_of_mlflow_hold_the_rows_and_what_they_are_compared_by(finished: tuple[StudyConfig, StudyResult]) -> None:
+    from mlflow import MlflowClient
+
+    study, result = finished
+    client = MlflowClient(f"sqlite:///{result.folder.mlflow_store}")
+    experiment = client.get_experiment_by_name(study.name)
+    assert experiment is not None
+
+    def runs(stage: str) -> list[Any]:
+        return list(client.search_runs([experiment.experiment_id], f"tags.stage = '{stage}'", max_results=1000))
+
+    searches, finals = (
+        [json.loads(one.data.tags["dastune.row"]) for one in runs(stage)] for stage in ("search", "final")
+    )
+    assert sorted(searches, key=itemgetter("id")) == sorted(map(asdict, result.search_rows), key=itemgetter("id"))
+    by_id = itemgetter("search_id")
+    assert sorted(finals, key=by_id) == sorted(map(asdict, result.final_rows), key=by_id)
+    tested = {row.search_id: row.test_accuracy for row in result.final_rows}
+    for one in runs("search"):
+        row = json.loads(one.data.tags["dastune.row"])
+        assert one.data.tags["status"] == row["status"]
+        assert one.data.metrics["test_accuracy"] == tested[row["id"]]
+        for name, value in (("noise_mass", row["noise_mass"]), ("test_accuracy", tested[row["id"]])):
+            [point] = client.get_metric_history(one.info.run_id, f"over_noise_level/{name}")
+            assert (point.step, point.value) == (row["noise_level"], value)
+    for one in runs("search") + runs("final"):
+        params = one.data.params
+        told = {name: params.get(name) for name in ("data", "model", "budget", "search_seed")}
+        assert told == {"data": "digits", "model": "small_cnn-4", "budget": "12 steps", "search_seed": "0"}
+        assert one.data.tags["dastune.key"].startswith(f"{params['method']}-n{params['noise_level']}-s0")
+    for one in runs("final"):
+        assert one.data.tags["status"] == "done"
+        curve = client.get_metric_history(one.info.run_id, "train_loss")
+        assert [point.step for point in curve] == [1, 2]
+
+
+def test_the_best_network_is_a_registered_model(finished: tuple[StudyConfig, StudyResult]) -> None:
+    from mlflow import MlflowClient
+
+    study, result = finished
+    best = max(result.final_rows, key=lambda row: (row.test_accuracy, -row.test_loss))
+    client = MlflowClient(f"sqlite:///{result.folder.mlflow_store}")
+    version = client.get_model_version_by_alias("small-best", "best")
+    assert version.run_id is not None
+    assert client.get_run(version.run_id).data.tags["dastune.key"] == f"{best.search_id}/t0"
+    assert f"best of {len(grid(study))} final trainings" in version.description
+    assert [path.name for path in (result.folder.root / "models").iterdir()] == [f"{best.search_id}-t0.pt"]
+    experiment = client.get_experiment_by_name(study.name)
+    assert experiment is not None
+    [model] = client.search_logged_models([experiment.experiment_id])
+    assert (model.source_run_id, str(model.status)) == (version.run_id, "READY")
 
 
 def test_resuming_a_finished_study_repeats_nothing(finished: tuple[StudyConfig, StudyResult]) -> None:

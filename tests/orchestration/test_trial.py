@@ -1,6 +1,7 @@
 """A trial in a plain loop: budgets, interruption, failure, what a search may see."""
 
 import errno
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from itertools import islice
@@ -9,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dastune.budget import Ledger, LedgerEvent, event_from_row
 from dastune.config import StudyConfig
 from dastune.data.dataset import Dataset
-from dastune.folder import ChildRow, StudyFolder, append_line, read_lines, write_atomic
+from dastune.folder import ChildRow, StudyFolder, append_line, model_name, read_lines, write_atomic
 from dastune.orchestration import trial as trial_module
 from dastune.orchestration.crew import ChildServer, WorkerLostError
 from dastune.orchestration.grid import Assignment, grid
+from dastune.orchestration.pictures import policy_picture, sample_images
 from dastune.orchestration.reports import Report, Start
 from dastune.orchestration.setting import child_server
 from dastune.orchestration.trial import trial as trial_of
@@ -24,7 +27,9 @@ from dastune.policy.policy import NO_AUGMENTATION, Policy, load_policy, load_pol
 from dastune.search.auto_augment import AutoAugmentProposer
 from dastune.search.black_box import BlackBoxSearch
 from dastune.search.search import SearchProgress
+from dastune.seeds import derive
 from dastune.storage import FolderStorage
+from dastune.training.trained import trained_from_bytes
 
 
 class TickingClock:
@@ -582,3 +587,129 @@ def test_the_grid_goes_seed_by_seed(study_of: StudyOf, study: StudyConfig) -> No
         *("das-n0-s3", "none-n0-s3", "das-n2-s3", "none-n2-s3"),
         *("das-n0-s1", "none-n0-s1", "das-n2-s1", "none-n2-s1"),
     ]
+
+
+def losses_of(reports: list[Report]) -> dict[str, list[tuple[int, float]]]:
+    """(epoch, training loss) of each final training, where a point with the same time is the same point."""
+    told: dict[str, set[tuple[int, int, float]]] = {}
+    for point in (point for report in reports for point in report.points if "train_loss" in point.values):
+        told.setdefault(point.key, set()).add((point.step, point.timestamp_ms, point.values["train_loss"]))
+    return {key: [(epoch, loss) for epoch, _, loss in sorted(points)] for key, points in told.items()}
+
+
+@pytest.mark.parametrize("killed_after", [2, 5, 9, 13])
+def test_each_epoch_of_a_final_training_has_its_loss_once(
+    killed_after: int, study_of: StudyOf, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, assignment = study_of(final={"epochs": 5}), Assignment("none", 2, 0)
+    unbroken, broken = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
+    undisturbed = losses_of(run(trial(study, assignment, dataset, unbroken), unbroken))
+    assert {key: [epoch for epoch, _ in losses] for key, losses in undisturbed.items()} == {
+        f"none-n2-s0/t{seed}": [1, 2, 3, 4, 5] for seed in (0, 1)
+    }
+    for name, value in (("CHECKPOINT_SECONDS", 0.0), ("CHECKPOINT_COST", 1e9), ("REPORT_SECONDS", 0.0)):
+        monkeypatch.setattr(trial_module, name, value)
+    heard = list(islice(trial(study, assignment, dataset, broken), killed_after))
+    for report in heard:
+        write(broken, report)
+    assert losses_of(heard + run(trial(study, assignment, dataset, broken), broken)) == undisturbed
+
+
+def test_a_search_leaves_a_picture_that_nobody_is_charged_for(
+    study: StudyConfig, dataset: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that takes a minute by the clock."""
+    clock, draw = TickingClock(), policy_picture
+
+    def slow(*arguments: Any) -> bytes:
+        clock.now += 60.0
+        return draw(*arguments)
+
+    monkeypatch.setattr(trial_module, "policy_picture", slow)
+    folder = new_folder(root)
+    [report] = [
+        each for each in run(trial(study, Assignment("das", 2, 0), dataset, folder, clock=clock), folder) if each.row
+    ]
+    assert report.row is not None
+    assert report.row.charged_seconds < 60 < report.row.held_seconds
+    assert report.row.held_seconds == pytest.approx(Ledger(events(folder)).charge("das-n2-s0").held)
+    policy = load_policy(folder.policy("das-n2-s0"))
+    seen = [draw(policy, sample_images(dataset), derive(0, "picture")), draw(policy, sample_images(dataset), 1)]
+    assert b64decode(report.picture) == seen[0] != seen[1]
+
+
+def test_a_picture_that_cannot_be_made_is_a_note(
+    study: StudyConfig, dataset: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> bytes:
+        raise MemoryError("planted")
+
+    monkeypatch.setattr(trial_module, "policy_picture", fail)
+    folder = new_folder(root)
+    reports = run(trial(study, Assignment("none", 0, 0), dataset, folder), folder)
+    assert [note for report in reports for note in report.notes] == [
+        "none-n0-s0: its picture cannot be made (MemoryError: planted)"
+    ]
+    assert [report.picture for report in reports if report.row is not None] == [""]
+    assert len(folder.final_rows()) == 2
+
+
+def test_a_picture_outlives_the_process_that_made_it(
+    study: StudyConfig, dataset: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver never hears of the search's end; a checkpoint of its final training does."""
+    for name, value in (("CHECKPOINT_SECONDS", 0.0), ("CHECKPOINT_COST", 1e9), ("REPORT_SECONDS", 0.0)):
+        monkeypatch.setattr(trial_module, name, value)
+    folder, assignment = new_folder(root), Assignment("none", 2, 0)
+    lost = list(islice(trial(study, assignment, dataset, folder), 4))
+    assert [report.stage for report in lost][-1] == "final"
+    again = run(trial(study, assignment, dataset, folder), folder)
+    assert [report.picture for report in again if report.row] == [report.picture for report in lost if report.row]
+    assert again[0].picture
+
+
+def test_a_long_search_tells_of_its_machine(
+    study_of: StudyOf, dataset: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "REPORT_SECONDS", 0.0)
+    folder, study = new_folder(root), study_of(budget={"steps": 6})
+    reports = run(trial(study, Assignment("das", 0, 0), dataset, folder), folder)
+    points = [point for report in reports for point in report.points]
+    told = [point for point in points if "system/cpu_utilization_percentage" in point.values]
+    assert len(told) == 5  # between steps
+    assert {point.key for point in told} == {"das-n0-s0"}
+    assert all(0 < point.values["system/system_memory_usage_percentage"] < 100 for point in told)
+
+
+def test_the_network_of_a_final_training_is_left_before_its_row_is_told(
+    study_of: StudyOf, dataset: Dataset, tmp_path: Path
+) -> None:
+    for which in ("best", "all", "none"):
+        study, folder = study_of(tracking={"models": which}), new_folder(tmp_path / which)
+        for report in trial(study, Assignment("none", 0, 0), dataset, folder):
+            write(folder, report)
+            left = {path.name for path in folder.models.glob("*")}
+            rows = {f"none-n0-s0-t{row.train_seed}.pt" for row in folder.final_rows()}
+            assert left == (set() if which == "none" else rows)
+    images_BCHW = torch.from_numpy(dataset.test_pixels).float() / 255
+    for row in folder.final_rows():
+        trained = trained_from_bytes((tmp_path / "all" / model_name("none-n0-s0", row.train_seed)).read_bytes())
+        with torch.no_grad():
+            right = trained(images_BCHW).argmax(1).numpy() == dataset.test_labels
+        assert right.mean() == pytest.approx(row.test_accuracy)
+
+
+def test_a_diverged_network_is_not_left_and_one_that_cannot_be_written_is_told(
+    study_of: StudyOf, dataset: Dataset, tmp_path: Path
+) -> None:
+    study = study_of(tracking={"models": "all"}, final={"epochs": 8, "learning_rate": 1e9})
+    folder = new_folder(tmp_path / "diverged")
+    run(trial(study, Assignment("none", 0, 0), dataset, folder), folder)
+    assert [row.test_accuracy for row in folder.final_rows()] == [0, 0]
+    assert not folder.models.exists()
+    study, full = study_of(tracking={"models": "all"}), new_folder(tmp_path / "full")
+    reports = trial_of(study, Assignment("none", 0, 0), dataset, FullStorage(full.root), Start())
+    notes = [note for report in run(reports, full) for note in report.notes]
+    assert len(notes) == 2
+    assert all("its trained network cannot be written ([Errno 28]" in note for note in notes)
+    assert len(full.final_rows()) == 2

@@ -28,6 +28,7 @@ from dastune.policy.policy import (
     Step,
     SubPolicies,
     SubPolicy,
+    applied_shares,
     load_policy,
     noise_mass,
     op_shares,
@@ -150,7 +151,10 @@ def test_shares_are_those_of_a_simulation(policy: Policy) -> None:
             counted[op] += Fraction(1, len(ops))  # type: ignore[assignment]
     simulated = {op: float(count) / images for op, count in counted.items()}
     assert op_shares(policy) == pytest.approx(simulated, abs=0.01)
-    assert noise_mass(policy) == pytest.approx(simulated.get("constant", 0.0), abs=0.01)
+    simulated.pop("identity", None)  # none of these policies applies it: all of it was skipped
+    assert applied_shares(policy) == pytest.approx(simulated, abs=0.01)
+    applied = sum(simulated.values())
+    assert noise_mass(policy) == pytest.approx(simulated.get("constant", 0.0) / applied if applied else 0.0, abs=0.01)
 
 
 def test_noise_mass_of_plain_policies() -> None:
@@ -158,6 +162,13 @@ def test_noise_mass_of_plain_policies() -> None:
     assert noise_mass(half) == 0.5
     assert noise_mass(NO_AUGMENTATION) == 0
     assert op_shares(NO_AUGMENTATION) == {"identity": 1.0}
+    assert applied_shares(NO_AUGMENTATION) == {}
+
+
+def test_an_identity_that_is_applied_is_no_skipped_step() -> None:
+    policy = SubPolicies(sub_policies=(SubPolicy(steps=(Step(op="identity", probability=0.5), NOISE)),))
+    assert applied_shares(policy) == {"identity": 0.25, "constant": 0.25}
+    assert op_shares(policy) == {"identity": 0.75, "constant": 0.25}
 
 
 @pytest.mark.parametrize(

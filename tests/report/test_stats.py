@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from dastune.report.stats import cells, difference, mean_interval, sd
+from dastune.report.intervals import mean_interval, sd_interval
+from dastune.report.stats import cells, difference, sd
 
 
 def test_a_cell_by_hand(search_row, final_row):
@@ -19,6 +20,8 @@ def test_a_cell_by_hand(search_row, final_row):
     assert (cell.n, cell.trainings, cell.searches, cell.failed) == (3, 6, 3, 0)
     assert cell.mean == pytest.approx(0.94)
     assert cell.sd == pytest.approx(0.03)
+    assert cell.interval == pytest.approx((0.94 - 0.0745, 1.0), abs=1e-4)  # 4.303 * 0.03 / sqrt(3), and no accuracy > 1
+    assert cell.sd_interval == pytest.approx((0.0156, 0.1885), abs=1e-4)  # chi-square of 2: 7.378 and 0.0506
     assert cell.charged_seconds == pytest.approx(11.0)
     assert cell.held_seconds == pytest.approx(11.0)
     assert cell.noise_masses == pytest.approx({0: 0.10, 1: 0.11, 2: 0.12})
@@ -51,32 +54,10 @@ def test_validation_accuracy_leaves_out_the_unknown(search_row):
 
 def test_too_few_seeds_give_none_not_nan(search_row, final_row):
     (cell,) = cells([search_row()], [final_row(0.9)])
-    assert (cell.mean, cell.sd, cell.interval) == (0.9, None, None)
+    assert (cell.mean, cell.sd, cell.interval, cell.sd_interval) == (0.9, None, None, None)
     (cell,) = cells([search_row()], [])
     assert (cell.mean, cell.sd, cell.interval, cell.n) == (None, None, None, 0)
     assert cells([], []) == []
-
-
-def test_the_interval_of_two_or_three_values_is_their_range():
-    """All draws equal the extreme with probability 1/4 or 1/27, both above 2.5 %."""
-    assert mean_interval([0.2, 0.8]) == pytest.approx((0.2, 0.8))
-    assert mean_interval([0.1, 0.5, 0.9]) == pytest.approx((0.1, 0.9))
-
-
-def test_the_interval_of_equal_values_is_a_point():
-    assert mean_interval([0.3, 0.3, 0.3]) == (0.3, 0.3)
-
-
-def test_the_interval_of_many_values_is_the_normal_one():
-    sample = np.random.default_rng(3).normal(0.5, 0.1, 400)
-    low, high = mean_interval(sample)
-    half = 1.96 * sample.std(ddof=1) / 20
-    assert (low, high) == pytest.approx((sample.mean() - half, sample.mean() + half), abs=0.1 * half)
-
-
-def test_the_interval_does_not_change_between_calls():
-    values = [0.1, 0.4, 0.35, 0.8, 0.6]
-    assert mean_interval(values) == mean_interval(values)
 
 
 def test_sd_is_that_of_a_sample():
@@ -100,3 +81,9 @@ def test_no_shared_seed_no_difference(final_row):
     assert difference(a, b) is None
     single = difference(a, a)
     assert (single.mean, single.interval, single.half_width, single.n) == (0.0, None, None, 1)
+
+
+def test_intervals_of_a_cell_are_those_of_its_accuracies(final_row):
+    values = [0.90, 0.91, 0.93, 0.905, 0.92]
+    (cell,) = cells([], [final_row(value, seed=seed) for seed, value in enumerate(values)])
+    assert (cell.interval, cell.sd_interval) == (mean_interval(values), sd_interval(values))

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from dastune.report.combined import markdown, table_frame, write_csv
 from dastune.report.stats import cells
-from dastune.report.tables import console, duration, markdown, percent, table_frame, write_csv
+from dastune.report.tables import console, duration, percent
 
 
 @pytest.fixture

@@ -44,11 +44,23 @@ def test_a_position_of_another_journal_is_none(tmp_path: Path, start: int) -> No
     assert list(read(journal, start)) == [(len(json.dumps(event)) + 1, event)]
 
 
-def test_only_metrics_between_two_events_of_a_run_are_merged() -> None:
-    names = ["begin a", "metrics a", "begin b", "metrics b", "metrics a", "end a", "metrics a", "metrics b"]
+def test_only_metrics_and_tags_between_two_events_of_a_run_are_merged() -> None:
+    names = ["begin a", "metrics a", "begin b", "metrics b", "tags a", "artifact a", "metrics a", "end a", "metrics a"]
+    names.append("metrics b")
     events = [dict(zip(("event", "key"), name.split(), strict=True)) for name in names]
-    sent = [f"{event['event']} {event['key']} {len(event.get('points', []))}" for event in merged(events)]
-    assert sent == ["begin a 0", "begin b 0", "metrics a 2", "end a 0", "metrics b 2", "metrics a 1"]
+    sent = [
+        f"{event['event']} {event['key']} {len(event.get('metrics', []))} {len(event.get('tags', []))}"
+        for event in merged(events)
+    ]
+    assert sent == [
+        "begin a 0 0",
+        "begin b 0 0",
+        "artifact a 0 0",
+        "batch a 2 1",
+        "end a 0 0",
+        "batch b 2 0",
+        "batch a 1 0",
+    ]
 
 
 def test_what_was_sent_is_not_read_again(tmp_path: Path) -> None:

@@ -279,7 +279,10 @@ def test_lines_that_were_damaged_hold_up_nothing(study: "Study") -> None:
     tracker.metrics("a", 1, {"x": 1.0}, 1)
     tracker.end("a")
     begin, metrics, end = [event for event in study.events() if event["key"] == "a"]
+    tags = {"event": "tags", "key": "a", "tags": {"status": "done"}}
     damaged = [
+        tags,  # one that is not, among metrics that are
+        tags | {"tags": "done"},
         begin | {"key": "b", "dataset": {"nam": "digits"}},
         begin | {"key": "b", "params": 7},
         metrics | {"values": {"x": "0.q"}},
@@ -295,7 +298,44 @@ def test_lines_that_were_damaged_hold_up_nothing(study: "Study") -> None:
     found = study.runs()
     assert set(found) == {"execution-0", "a", "das-n4-s0", "das-n4-s0/t0"}
     assert found["a"].info.status == "FINISHED"
+    assert found["a"].data.tags["status"] == "done"
     assert study.points(found["a"], "x") == [(1, 1, 1.0)]
+
+
+def test_tags_of_a_run_are_set_and_set_anew(study: "Study") -> None:
+    warnings: list[str] = []
+    tracker = study.open(warn=warnings.append)
+    tracker.search("a", "a", {}, {"cost": "none"})
+    tracker.tags("a", {"status": "failed", "dastune.row": '{"a": 0.1}'})
+    tracker.metrics("a", 1, {"x": 1.0}, 1)
+    tracker.tags("a", {"status": "done", "long": "y" * 8001})
+    tracker.metrics("a", 2, {"x": 2.0}, 2)
+    study.send_all(tracker)
+    run = study.runs()["a"]
+    told = {name: run.data.tags.get(name) for name in ("stage", "cost", "status", "dastune.row", "long")}
+    # A value that MLflow would cut is not sent at all: half a row is none.
+    assert told == {"stage": "search", "cost": "none", "status": "done", "dastune.row": '{"a": 0.1}', "long": None}
+    assert study.points(run, "x") == [(1, 1, 1.0), (2, 2, 2.0)]
+    assert len(warnings) == 1
+    assert "long is longer than 8,000 characters" in warnings[0]
+
+
+def test_the_experiment_has_views_and_a_persons_changes_stay(study: "Study") -> None:
+    study.send_all()
+    client = study.client()
+
+    def views() -> dict[str, str]:
+        experiment = client.get_experiment_by_name("digits_noise")
+        assert experiment is not None
+        return {name: value for name, value in experiment.tags.items() if name.startswith("mlflow.sharedViewState.")}
+
+    made = views()
+    assert len(made) >= 1
+    experiment = client.get_experiment_by_name("digits_noise")
+    assert experiment is not None
+    client.set_experiment_tag(experiment.experiment_id, next(iter(made)), "changed in the UI")
+    study.send_all()
+    assert views() == {**made, next(iter(made)): "changed in the UI"}
 
 
 def test_a_search_whose_executions_run_a_person_has_deleted_is_tracked(study: "Study") -> None:

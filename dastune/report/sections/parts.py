@@ -5,9 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dastune.report.markup import Markup, bullets, element, inline_svg, joined, table
+import pandas as pd
+
+from dastune.report.interactive import Tips
+from dastune.report.markup import Markup, bullets, element, inline_svg, joined
 from dastune.report.results import Results
 from dastune.report.stats import Cell
+from dastune.report.table import Table
 from dastune.report.tables import NOTHING, levels_of, methods_of, ops_text
 
 
@@ -17,11 +21,15 @@ def folded(title: str, lines: Sequence[str], unfolded: bool) -> Markup:
     return element("details", inner, open="") if unfolded else element("details", inner)
 
 
-def figure(results: Results, name: str, label: str, caption: str) -> Markup:
-    """Return a figure of the report, with its files to download. `label` says it in words."""
+def figure(results: Results, name: str, label: str, caption: str, tips: Tips | None = None) -> Markup:
+    """Return a figure of the report, which is in its files already, with links to them.
+
+    `label` says it in words. `tips` let the page's script switch its methods, and tell what its marks are.
+    """
     svg = (results.output / f"{name}.svg").read_text(encoding="utf-8")
     links = joined([link(f"{name}.{extension}") for extension in ("png", "svg", "pdf")], ", ")
-    return element("figure", inline_svg(svg, name, label), element("figcaption", caption, " ", links))
+    about = {} if tips is None else {"data_figure": name, "data_tips": tips.json()}
+    return element("figure", inline_svg(svg, name, label), element("figcaption", caption, " ", links), **about)
 
 
 def link(file: str) -> Markup:
@@ -38,22 +46,27 @@ def described(found: Sequence[Cell], text: Callable[[Cell], str]) -> str:
     return " ".join(lines) or "No results yet."
 
 
-def level_table(found: Sequence[Cell], columns: Sequence[str], values: Callable[[Cell], list[str]]) -> Markup:
-    """Return methods x noise levels, each level a group of `columns`, filled by `values`."""
+def level_table(
+    name: str,
+    title: str,
+    found: Sequence[Cell],
+    columns: Sequence[str],
+    values: Callable[[Cell], list[str]],
+    note: str,
+    frame: pd.DataFrame,
+) -> Table:
+    """Return methods x noise levels, each level a group of `columns`, filled by `values`; see `Table`."""
     levels = levels_of(found)
-    if not levels:
-        return element("p", "No results yet.")
     at = {(cell.method, cell.noise_level): cell for cell in found}
-    groups = [element("th", ops_text(level), colspan=str(len(columns)), scope="colgroup") for level in levels]
-    names = [element("th", name, scope="col") for _ in levels for name in columns]
-    body = []
+    rows = []
     for method in methods_of(found):
         row = [method]
         for level in levels:
             cell = at.get((method, level))
             row += values(cell) if cell else [NOTHING] * len(columns)
-        body.append(row)
-    return table([[element("th"), *groups], [element("th", "method", scope="col"), *names]], body)
+        rows.append(row)
+    groups = [(ops_text(level), len(columns)) for level in levels]
+    return Table(name, title, ["method", *(title for _ in levels for title in columns)], rows, note, frame, groups)
 
 
 def text_of(path: Path) -> str:

@@ -1,56 +1,148 @@
-"""What the searches found."""
+"""Found policies: one of each method as a graph, a picture and a text, and a line for each search."""
+
+from collections.abc import Iterator, Mapping, Sequence
 
 from dastune.errors import UserError
 from dastune.folder import SearchRow
-from dastune.ops.table import OPS
-from dastune.report.found import policy_shares
-from dastune.report.markup import Markup, bullets, element, joined, table
+from dastune.policy.policy import Policy
+from dastune.report.figures import save
+from dastune.report.figures.cells import policy_figure
+from dastune.report.found import read_policy
+from dastune.report.learned import FIXED
+from dastune.report.markup import Markup, bullets, element, inline_svg, joined
+from dastune.report.pictures import picture_url
+from dastune.report.policy_text import policy_lines
 from dastune.report.results import Results
-from dastune.report.sections.parts import folded
-from dastune.report.tables import DEFINITIONS, duration, few_children, found_rows, ops_text, percent
+from dastune.report.sections.ops import frequent, top_ops
+from dastune.report.sections.parts import link
+from dastune.report.tables import duration, ops_text, percent
 
-TOP_OPS = 5
+MOST_SHOWN = 6  # methods with a graph and a picture
+MOST_PICTURE_CHARACTERS = 2_000_000  # in a page
+MOST_LINES = 60  # of a policy's text
+MOST_LISTED = 1000  # searches
 
+_RULE = (
+    "Of each method that searches, the policy of the seed with the median test accuracy (of an even number the lower "
+    "of the middle two; the first seed where no test accuracy is in). In a graph, percentages are of images, p is the "
+    "chance that an op is applied, dashed edges are noise ops, and pale ones are never taken or reach no output."
+)
 
-def found_policies(results: Results) -> Markup:
-    """Return one table for each noise level of what its searches found, and what its columns mean."""
-    parts = [element("h2", "What the searches found")]
-    for level in sorted({found.noise_level for found in results.found}):
-        (_, *titles), *body = found_rows([found for found in results.found if found.noise_level == level])
-        head = [element("th", title, scope="col") for title in ("method", *titles)]
-        parts += [element("h3", ops_text(level).capitalize()), table([head], body)]
-    if len(parts) == 1:
-        return joined([*parts, element("p", "No search is in yet.")])
-    few = few_children(results.found)
-    return joined([*parts, *([element("p", few)] if few else []), bullets(DEFINITIONS)])
+Accuracies = Mapping[tuple[str, int], Mapping[int, float]]
+"""(method, noise level) -> search seed -> test accuracy in [0, 1]."""
 
 
 def policies(results: Results) -> Markup:
-    """Return one line per search: what its policy applies most."""
-    lines = [_policy_line(results, row) for row in results.own_searches]
+    """Return the policies of the highest noise level, one a method; ops over seeds; and a line for each search."""
     heading = element("h2", "Found policies")
-    if not lines:
+    rows = [row for row in results.own_searches if row.status != "failed"]
+    if not rows:
         return joined([heading, element("p", "No search is in yet.")])
-    note = "Best validation accuracy seen by the search, and the ops that the policy applies most, by expected share."
-    return joined([heading, element("p", note, class_="note"), folded(f"{len(lines)} searches", lines, False)])
+    accuracies = {(cell.method, cell.noise_level): cell.accuracies for cell in results.cells}
+    level = max(row.noise_level for row in rows)
+    here = [row for row in rows if row.noise_level == level and results.kinds.get(row.method, row.method) not in FIXED]
+    median = median_rows(here, accuracies)
+    shown, left_out = median[:MOST_SHOWN], [row.method for row in median[MOST_SHOWN:]]
+    parts = [heading]
+    if shown:
+        parts.append(element("p", f"At {ops_text(level)}. {_RULE}", class_="note"))
+        parts += _articles(results, shown, accuracies)
+    if left_out:
+        parts.append(element("p", f"Not drawn, {len(left_out)} more: {', '.join(left_out)}.", class_="note"))
+    frequently = frequent(results, [row.method for row in shown])
+    return joined([*parts, frequently, *_lists(results, accuracies)])
 
 
-def _policy_line(results: Results, row: SearchRow) -> Markup:
+def median_rows(rows: Sequence[SearchRow], accuracies: Accuracies) -> list[SearchRow]:
+    """Return of each method, in order, the row with the median test accuracy; `rows` are of one noise level."""
+    methods: dict[str, list[SearchRow]] = {}
+    for row in sorted(rows, key=lambda row: row.search_seed):
+        methods.setdefault(row.method, []).append(row)
+    chosen = {}
+    for method, its in methods.items():
+        known = accuracies.get((method, its[0].noise_level), {})
+        tested = sorted((row for row in its if row.search_seed in known), key=lambda row: known[row.search_seed])
+        chosen[method] = tested[(len(tested) - 1) // 2] if tested else its[0]
+    return [chosen[method] for method in dict.fromkeys(row.method for row in rows)]
+
+
+def _articles(results: Results, rows: Sequence[SearchRow], accuracies: Accuracies) -> Iterator[Markup]:
+    room = MOST_PICTURE_CHARACTERS
+    for number, row in enumerate(rows, 1):
+        heading = element("h3", row.method)
+        facts = element("p", element("code", row.id), f": {_numbers(row, accuracies)}")
+        try:
+            policy = read_policy(results.folder, row)
+        except UserError as error:
+            told = element("p", f"Nothing to show: {error}.", class_="partial")
+            yield element("article", heading, facts, told)
+            continue
+        picture, used = _picture(results, row, room)
+        room -= used
+        yield element(
+            "article", heading, facts, _graph(results, row, policy, f"policy_{number}"), picture, _text(policy)
+        )
+
+
+def _numbers(row: SearchRow, accuracies: Accuracies) -> str:
+    tested = accuracies.get((row.method, row.noise_level), {}).get(row.search_seed)
+    test = "no test accuracy yet" if tested is None else f"test accuracy {percent(tested)} %"
     seen = "no validation" if row.val_accuracy is None else f"validation {percent(row.val_accuracy)} %"
-    return joined(
-        [element("code", row.id), f"{seen}, {duration(row.charged_seconds)} charged: {_top_ops(results, row)}"], " "
-    )
+    return f"{test}, {seen}, {duration(row.charged_seconds)} charged"
 
 
-def _top_ops(results: Results, row: SearchRow) -> str:
+def _graph(results: Results, row: SearchRow, policy: Policy, name: str) -> Markup:
+    drawn = policy_figure(policy)
+    if drawn is None:
+        return element("p", "No graph: the policy has no steps, or more than a graph can show.", class_="note")
+    save(drawn, results.output / name)
+    svg = (results.output / f"{name}.svg").read_text(encoding="utf-8")
+    graph = inline_svg(svg, name, f"Graph of the policy of {row.id}, whose text is below")
+    links = joined([link(f"{name}.{extension}") for extension in ("png", "svg", "pdf")], ", ")
+    width = f"max-width: {7 * drawn.get_figwidth():.1f}rem"  # a little more than in print
+    return element("figure", graph, element("figcaption", links), style=width)
+
+
+def _picture(results: Results, row: SearchRow, room: int) -> tuple[Markup, int]:
+    """Return the picture of what the policy does, if there is one, and how many characters of `room` it takes."""
+    try:
+        url = picture_url(results.folder, row.id)
+    except UserError as error:
+        return element("p", f"No picture: {error}.", class_="note"), 0
+    if url is None:
+        return Markup(""), 0
+    if len(url) > room:
+        return element("p", f"Its picture is in the study's folder: pictures/{row.id}.png.", class_="note"), 0
+    alt = f"Training images in a row, and under each what the policy of {row.id} makes of it"
+    caption = "Top: training images. Under each: what the policy makes of it, drawn anew in every row."
+    image = Markup(element("img", src=url, alt=alt, class_="pixels").removesuffix("</img>"))
+    return element("figure", image, element("figcaption", caption)), len(url)
+
+
+def _text(policy: Policy) -> Markup:
+    lines = policy_lines(policy)
+    more = [f"and {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
+    text = "\n".join([*lines[:MOST_LINES], *more])
+    return element("details", element("summary", "The policy as text"), element("pre", element("code", text)))
+
+
+def _lists(results: Results, accuracies: Accuracies) -> Iterator[Markup]:
+    """Yield, for each noise level, the highest first, a folded list with a line for each search."""
+    levels: dict[int, list[SearchRow]] = {}
+    for row in results.own_searches:
+        levels.setdefault(row.noise_level, []).append(row)
+    room = MOST_LISTED
+    for level in sorted(levels, reverse=True):
+        rows = levels[level]
+        lines = [joined([element("code", row.id), _line(results, row, accuracies)], " ") for row in rows[:room]]
+        more = [f"and {len(rows) - room} more, in searches.jsonl and policies/"] if len(rows) > room else []
+        room -= len(lines)
+        summary = element("summary", f"All searches at {ops_text(level)}: {len(rows)}")
+        yield element("details", summary, bullets([*lines, *more]))
+
+
+def _line(results: Results, row: SearchRow, accuracies: Accuracies) -> str:
     if row.status == "failed":
         return "failed"
-    try:
-        shares = policy_shares(results.folder, row)
-    except UserError as error:
-        return str(error)
-    ranked = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
-    top = ", ".join(
-        f"{op}{' (noise)' if OPS[op].noise else ''} {percent(share, 0)} %" for op, share in ranked[:TOP_OPS]
-    )
-    return top + (f", and {len(ranked) - TOP_OPS} more" if len(ranked) > TOP_OPS else "")
+    applied = results.applied[row.id]
+    return f"{_numbers(row, accuracies)}: {applied.error or top_ops(applied.shares) or 'nothing is applied'}"
