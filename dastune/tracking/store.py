@@ -12,10 +12,10 @@ Imported by `Tracker.open` only: MLflow takes seconds to load.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -186,16 +186,7 @@ class Store:
         missing = [param for param in params if param.key not in run.data.params]
         changed = [RunTag(*item) for item in tags if run.data.tags.get(item[0]) != item[1]]
         client.log_batch(run_id, params=missing, tags=changed)
-        self._log_input(run_id, dataset)
-
-    def _log_input(self, run_id: str, dataset: DatasetInput) -> None:
-        try:
-            self._client.log_inputs(run_id, datasets=[dataset])
-        except MlflowException as error:
-            if error.error_code != "BAD_REQUEST":
-                raise
-            # MLflow looks for the data set, then adds it, without a lock: another study has added the same in between.
-            self._client.log_inputs(run_id, datasets=[dataset])
+        _twice(client.log_inputs, run_id, datasets=[dataset])
 
     def _has(self, key: str) -> bool:
         return key in self._run_ids or self._run(key) is not None
@@ -205,7 +196,7 @@ class Store:
         there = self._client.get_experiment(self.place.experiment_id).tags
         for name, value in view_tags(time_ms, params).items():
             if name not in there:
-                self._client.set_experiment_tag(self.place.experiment_id, name, value)
+                _twice(self._client.set_experiment_tag, self.place.experiment_id, name, value)
 
     def _end_earlier_executions(self, key: str, time_ms: int) -> None:
         """Mark executions that were killed: nobody was left to end their runs."""
@@ -299,6 +290,19 @@ def _read_batch(batch: Event) -> tuple[dict[str, list[Metric]], list[RunTag], st
         del tags[name]  # MLflow would cut it, and a row that is cut is none
         forbidden = forbidden or f"{name} is longer than {MAX_TAG_VAL_LENGTH:,} characters"
     return points, [RunTag(*item) for item in tags.items()], forbidden
+
+
+def _twice(call: Callable[..., object], *arguments: Any, **named: Any) -> None:
+    """Call, and once more if it conflicts with another study that has just written the same.
+
+    MLflow looks whether a data set or a tag is there, then adds it, without a lock; the second look finds it.
+    """
+    try:
+        call(*arguments, **named)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        call(*arguments, **named)
 
 
 @contextmanager

@@ -384,19 +384,23 @@ def test_another_study_may_make_the_experiment_first(study: "Study", monkeypatch
     study.check_search()
 
 
-def test_another_study_may_add_the_data_set_first(study: "Study", monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow answers so where two that log one data set for the first time both look before either has added it."""
-    add, refused = MlflowClient.log_inputs, []
+@pytest.mark.parametrize("name", ["log_inputs", "set_experiment_tag"])
+def test_another_study_may_write_the_same_first(name: str, study: "Study", monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow answers so where two write a data set, or a view, and both look before either has added it."""
+    write, refused = getattr(MlflowClient, name), []
 
-    def conflict(client: MlflowClient, run_id: str, **inputs: object) -> None:
+    def conflict(client: MlflowClient, *arguments: object, **named: object) -> None:
         if not refused:
-            refused.append(run_id)
+            refused.append(arguments)
             raise MlflowException("duplicate key value violates unique constraint", error_code=BAD_REQUEST)
-        add(client, run_id, **inputs)
+        write(client, *arguments, **named)
 
-    monkeypatch.setattr(MlflowClient, "log_inputs", conflict)
+    monkeypatch.setattr(MlflowClient, name, conflict)
     study.send_all(study.open())
     assert refused
+    experiment = study.client().get_experiment_by_name("digits_noise")
+    assert experiment is not None
+    assert sum(tag.startswith("mlflow.sharedViewState.") for tag in experiment.tags) == 3
     for run in study.runs().values():
         assert run.inputs is not None
         assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["digits"]
