@@ -50,7 +50,7 @@ def told(folder: StudyFolder) -> int:
     plan, study = read_plan(folder.study), dastune.load_study(folder.study)
     assert plan is not None
     searches, finals = rows_in_order(folder, plan)
-    found = {(cell.method, cell.noise_level): cell for cell in cells(searches, finals)}
+    found = {(cell.method, cell.level): cell for cell in cells(searches, finals)}
     levels = study.space.noise.levels
     titles = [f"{what}, {level} noise ops" for level in levels for what in ("accuracy, %", "noise mass")]
     print("| " + " | ".join(["variant", *titles, "charged, s"]) + " |")

@@ -97,8 +97,8 @@ def look(tally: Tally, rows: Sequence[FinalRow]) -> None:
     """Tally what the report says of one study."""
     found = cells([], rows)
     for cell in found:
-        tally.covered("interval of the mean covers", cell.interval, MEAN - LOST * cell.noise_level)
-        tally.covered("interval of the sd covers", cell.sd_interval, SD + ADDED * cell.noise_level)
+        tally.covered("interval of the mean covers", cell.interval, MEAN - LOST * cell.level)
+        tally.covered("interval of the sd covers", cell.sd_interval, SD + ADDED * cell.level)
     slopes = trends(found)
     for trend in slopes:
         tally.covered("interval of the mean's slope covers", trend.interval, -LOST)

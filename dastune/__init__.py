@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dastune.augment.policies import PolicyTransform as transform  # noqa: N813  called like a function
+    from dastune.augment.video import transform_of as transform
     from dastune.config import load_study
     from dastune.exchange.table import export
     from dastune.orchestration.study import resume, run
@@ -19,7 +19,7 @@ _LAZY = {
     "load_study": ("dastune.config", "load_study"),
     "resume": ("dastune.orchestration.study", "resume"),
     "run": ("dastune.orchestration.study", "run"),
-    "transform": ("dastune.augment.policies", "PolicyTransform"),
+    "transform": ("dastune.augment.video", "transform_of"),
 }
 
 

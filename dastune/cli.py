@@ -192,7 +192,7 @@ def report(
 
     from dastune.folder import StudyFolder
     from dastune.report.page import write_report
-    from dastune.report.plan import read_plan, rows_in_order
+    from dastune.report.plan import axis_of, read_plan, rows_in_order
     from dastune.report.several import check_output, write_comparison
     from dastune.report.stats import cells
     from dastune.report.tables import console as table
@@ -223,7 +223,9 @@ def report(
             plan = read_plan(study.study)
             if len(studies) > 1:
                 typer.echo(printable(study.root.name))
-            Console().print(table(cells(*rows_in_order(study, plan)), plan))
+            searches, finals = rows_in_order(study, plan)
+            axis = axis_of(plan, [*searches, *finals])
+            Console().print(table(cells(searches, finals, axis), plan, axis))
     typer.echo(f"report  {page}")
 
 
@@ -390,17 +392,20 @@ def _finish(result: "StudyResult") -> None:
     """Print the table and where everything is; leave with 1 if something failed, 130 if the study was stopped."""
     from rich.console import Console
 
+    from dastune.report.plan import axis_of
     from dastune.report.stats import cells
     from dastune.report.tables import console as table
 
-    rows = cells(list(result.search_rows), list(result.final_rows))
+    axis = axis_of(result.plan, [*result.search_rows, *result.final_rows])
+    rows = cells(result.search_rows, result.final_rows, axis)
     if rows:
-        Console().print(table(rows, result.plan))
+        Console().print(table(rows, result.plan, axis))
     root = result.folder.root
     shown = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
     typer.echo(f"report   {shown / 'report' / 'index.html'}")
-    if (root / "report" / "figure9.png").exists():  # published policies alone make no figure
-        typer.echo(f"figure   {shown / 'report' / 'figure9.png'}")
+    figure = f"{axis.figure}.png"
+    if (root / "report" / figure).exists():  # published policies alone make no figure
+        typer.echo(f"figure   {shown / 'report' / figure}")
     typer.echo(f"MLflow   dastune ui {shown}")
     if result.undelivered:
         typer.echo(f"{result.undelivered} records are not in MLflow yet; dastune resume {shown} sends them", err=True)

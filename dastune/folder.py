@@ -24,6 +24,7 @@ _Level = Annotated[int, Field(strict=True, ge=0, le=1000)]
 _Number = Annotated[float, Field(strict=True, ge=-1e15, le=1e15)]
 _Amount = Annotated[float, Field(strict=True, ge=0, le=1e15)]
 _Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+_Percent = Annotated[int, Field(strict=True, ge=0, le=99)]
 
 _FINITE = ConfigDict(allow_inf_nan=False)
 
@@ -31,7 +32,13 @@ MOST_FAULTS = 3  # of a row in a message
 
 _Row = TypeVar("_Row", "SearchRow", "FinalRow", "ChildRow")
 Status = Literal["done", "budget", "held", "failed"]
+Evaluation = Literal["image", "cell", "copies"]
 ChildEnd = Literal["scored", "stopped", "diverged", "cut"]
+
+AxisField = Literal["noise_level", "removed_percent"]
+"""The field of all rows that a study varies: its levels tell the searches of a method and seed apart."""
+LETTERS: Mapping[AxisField, str] = {"noise_level": "n", "removed_percent": "r"}
+_SEARCH_ID = re.compile(rf"(.+)-[{''.join(LETTERS.values())}][0-9]+-s[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class SearchRow:
     """One finished search, a line of `searches.jsonl`.
 
     Attributes:
-        id: `METHOD-nLEVEL-sSEED`, the key of the row.
+        id: the key of the row: `METHOD-nLEVEL-sSEED`, or `METHOD-rPERCENT-sSEED` where the study varies that.
         method: the method's label in the study.
         val_accuracy: what the search knows of its result on validation images, in [0, 1]: the best child's accuracy
             (black-box searches), a running mean over batches of its network (das), the best masked candidate of the
@@ -57,6 +64,7 @@ class SearchRow:
             infrastructure at 1.25 x budget), "failed".
         summary: all that the search says of itself as a whole, by name (`Search.summary`), such as "tau_entropy" in
             nats; numbers that are not finite are left out. Empty in rows of versions that did not write it.
+        removed_percent: of the training images, left out at random.
     """
 
     id: _Text
@@ -74,6 +82,7 @@ class SearchRow:
     policy: _Text
     status: Status
     summary: Mapping[_Text, _Number] = field(default_factory=dict, hash=False)
+    removed_percent: _Percent = 0
 
     __pydantic_config__ = _FINITE
 
@@ -82,8 +91,15 @@ class SearchRow:
 class FinalRow:
     """One finished final training, a line of `finals.jsonl`; its key is (search_id, train_seed).
 
-    `test_accuracy` in [0, 1]; `test_loss` in nats; `seconds` device-seconds of the final meter; `flops` of one forward
-    pass of one image.
+    Attributes:
+        test_accuracy: in [0, 1].
+        test_loss: in nats.
+        seconds: device-seconds of the final meter.
+        flops: of one image's forward pass, of all frames where it is a clip.
+        frames: of the clip that the network reads; 1: it reads images.
+        evaluation: what was tested: "image", clean images; "cell", clips that the found cell makes of them; "copies",
+            clips of so many copies of the clean image.
+        removed_percent: of the training images, left out at random of search and final training.
     """
 
     search_id: _Text
@@ -98,6 +114,9 @@ class FinalRow:
     images_per_second: _Amount
     parameters: _Whole
     flops: _Whole
+    frames: _Whole = 1
+    evaluation: Evaluation = "image"
+    removed_percent: _Percent = 0
 
     __pydantic_config__ = _FINITE
 
@@ -127,6 +146,7 @@ class ChildRow:
     epochs: _Amount
     status: ChildEnd
     policy: Mapping[str, Any] = field(hash=False)
+    removed_percent: _Percent = 0
 
     __pydantic_config__ = _FINITE
 
@@ -234,6 +254,7 @@ class StudyFolder:
         self.tracking = self.root / "tracking.jsonl"
         self.policies = self.root / "policies"
         self.pictures = self.root / "pictures"
+        self.receptive_fields = self.root / "receptive_fields"
         self.models = self.root / "models"
         self.checkpoints = self.root / "checkpoints"
         self.errors = self.root / "errors"
@@ -270,6 +291,10 @@ class StudyFolder:
     def picture(self, search_id: str) -> Path:
         """Return the path of a picture of what a search found (PNG). `search_id` must be a safe name."""
         return self.pictures / f"{safe_name(search_id)}.png"
+
+    def receptive_field(self, search_id: str, train_seed: int) -> Path:
+        """Return the path of the receptive field of a final training's network. `search_id` must be a safe name."""
+        return self.receptive_fields / f"{safe_name(search_id)}-t{train_seed}.json"
 
     def error(self, search_id: str) -> Path:
         """Return the path of a failed search's traceback. `search_id` must be a safe name."""
@@ -314,6 +339,17 @@ class StudyFolder:
     def add_children(self, rows: Iterable[ChildRow]) -> None:
         """Append rows, as `add_search` does, all at once."""
         append_lines(self.children, (asdict(row) for row in rows))
+
+
+def search_id(method: str, field: AxisField, level: int, search_seed: int) -> str:
+    """Return the key of a search's rows, files and runs."""
+    return f"{method}-{LETTERS[field]}{level}-s{search_seed}"
+
+
+def method_of(search_id: str) -> str:
+    """Return the method's label in a search's key; "" where it is none."""
+    found = _SEARCH_ID.fullmatch(search_id)
+    return found[1] if found else ""
 
 
 def checkpoint_names(search_id: str) -> tuple[str, ...]:

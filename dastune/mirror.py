@@ -277,7 +277,8 @@ def _journals(folder: StudyFolder) -> tuple[Path, ...]:
 
 
 def _folders(folder: StudyFolder) -> tuple[Path, ...]:
-    return folder.policies, folder.pictures, folder.children_tables, folder.errors, folder.report
+    made = (folder.policies, folder.pictures, folder.receptive_fields, folder.children_tables)
+    return *made, folder.errors, folder.report
 
 
 def _files(folder: StudyFolder) -> Iterator[Path]:

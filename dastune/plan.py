@@ -6,6 +6,7 @@ import yaml
 
 from dastune.config import StudyConfig
 from dastune.config.study import BlackBox, Das, Published
+from dastune.data.table import DATASETS, images_left
 from dastune.policy.space import SpaceOp
 from dastune.training.estimate import FEW_CHILDREN, Fit, device_of, fit
 
@@ -16,14 +17,15 @@ def plan_text(study: StudyConfig) -> str:
 
 
 def _grid(study: StudyConfig) -> Iterator[str]:
-    levels, seeds = len(study.space.noise.levels), len(study.seeds.search)
+    levels, seeds, removes = len(study.levels), len(study.seeds.search), study.axis == "removed_percent"
     searches = {label: seeds * _levels(study, label) for label in study.methods}
     controls = [label for label, options in study.methods.items() if not isinstance(options, Das | BlackBox)]
     budgeted = sum(count for label, count in searches.items() if label not in controls)
     published = sum(isinstance(options, Published) for options in study.methods.values())
     compared = len(study.methods) - published
     total = sum(searches.values())
-    parts = [f"{compared} methods x {levels} noise levels x {seeds} seeds"] if compared else []
+    varied = "shares of the data removed" if removes else "noise levels"
+    parts = [f"{compared} methods x {levels} {varied} x {seeds} seeds"] if compared else []
     if published:
         parts.append(f"{published} published x {seeds} seeds")
     yield f"{study.name}: {total} searches = {' + '.join(parts)}"
@@ -33,6 +35,8 @@ def _grid(study: StudyConfig) -> Iterator[str]:
     for level in study.space.noise.levels if compared else ():
         space = study.space.at_level(level)
         yield f"noise level {level:<3} {len(space)} ops, {100 * space.uniform_noise_share:.0f} % of them noise"
+    if study.data.removed_percent != (0,):
+        yield from _left(study)
     if budgeted:
         yield f"each search     {_budget(study)}, on {_devices(study)}"
     yield from _children(study)
@@ -43,24 +47,49 @@ def _grid(study: StudyConfig) -> Iterator[str]:
         yield f"search total    at most {budgeted} x {_budget(study)} = {_total(study, budgeted)}"
     yield (
         f"final trainings {total * len(study.seeds.final)} x {study.final.epochs} epochs of "
-        f"{study.data.train_images or 'all'} images; metered apart, their time depends on the device"
+        f"{'what is left of ' if study.data.removed_percent != (0,) else ''}{study.data.train_images or 'all'} images; "
+        "metered apart, their time depends on the device"
     )
 
 
 def _levels(study: StudyConfig, label: str) -> int:
-    """Return at how many noise levels a method is run; to published policies a space is nothing."""
-    return 1 if isinstance(study.methods[label], Published) else len(study.space.noise.levels)
+    """Return at how many levels a method is run; to published policies a space is nothing."""
+    return 1 if isinstance(study.methods[label], Published) else len(study.levels)
+
+
+def _left(study: StudyConfig) -> Iterator[str]:
+    """Yield how many images are left, and where that is hardly enough."""
+    data, classes = study.data, DATASETS[study.data.name].classes
+    warnings = []
+    for percent in data.removed_percent:
+        searched, validated = (images_left(of, percent) for of in (data.search_count, data.validation_images))
+        trained = "all that is left" if data.train_images is None else f"{images_left(data.train_images, percent):,}"
+        yield (
+            f"removed {percent:>2} %    searches train on {searched:,} images and validate on {validated:,}, final "
+            f"trainings on {trained}"
+        )
+        if classes is not None and min(searched, validated) < classes:
+            warnings.append(
+                f"warning         {percent} % removed leaves searches {searched:,} and {validated:,} images of "
+                f"{classes} classes, so not one of each; remove less, or give more images"
+            )
+    yield from warnings
 
 
 def _children(study: StudyConfig) -> Iterator[str]:
-    """Yield how many children fit the budget of each black-box search, and where they are few."""
+    """Yield how many children fit the budget of each black-box search, and where they are few.
+
+    That is where the least of the training images are removed; with fewer images, more children fit.
+    """
     warnings, guessed = [], False
+    study = _least_removed(study)  # where children take longest
     for label, options in study.methods.items():
         if not isinstance(options, BlackBox):
             continue
         found = fit(study, options)
         guessed |= found.seconds is not None
-        yield f"children        {label}: {_count(found, options)}, {_each(study, found, options)}"
+        more = "; more where more is removed" if len(study.data.removed_percent) > 1 else ""
+        yield f"children        {label}: {_count(found, options)}, {_each(study, found, options)}{more}"
         if found.children < min(FEW_CHILDREN, found.points or FEW_CHILDREN):
             warnings.append(f"warning         {label}: {_advice(study, found, options)}")
     if guessed:
@@ -70,6 +99,16 @@ def _children(study: StudyConfig) -> Iterator[str]:
             f"{device.name}, and {1e3 * device.layer_seconds:g} ms a layer and step)"
         )
     yield from warnings
+
+
+def _least_removed(study: StudyConfig) -> StudyConfig:
+    """Return the study with the images that are left where the least is removed."""
+    data, percent = study.data, min(study.data.removed_percent)
+    left = {
+        "search_images": images_left(data.search_count, percent),
+        "validation_images": images_left(data.validation_images, percent),
+    }
+    return study.model_copy(update={"data": data.model_copy(update=left)}) if percent else study
 
 
 def _count(found: Fit, options: BlackBox) -> str:

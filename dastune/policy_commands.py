@@ -13,7 +13,7 @@ from dastune.data.table import DATASETS
 from dastune.errors import UserError, nearest, printable, shortened
 from dastune.exchange.table import FORMATS, export_text, import_policy
 from dastune.folder import write_atomic
-from dastune.policy.policy import Genotype, Policy, load_policy, load_policy_file, noise_mass, policy_text
+from dastune.policy.policy import Clip, Genotype, Policy, load_policy, load_policy_file, noise_mass, policy_text
 from dastune.report.policy_text import policy_lines, summary_lines
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def shown(path: str | Path) -> list[str]:
 def draw(path: str | Path, output: Path, data: str, data_dir: str | None, images: int, draws: int, seed: int) -> None:
     """Write a picture to `output`, a .png: a row for each image, with `draws` of the policy at `path` beside it.
 
+    Beside an image stands its clip instead, where the policy makes clips.
+
     Args:
         data: "photographs", scikit-learn's two in patches, or the data set of that name, of which training images are.
         data_dir: the folder of the data set, as data.root in a study.
@@ -61,7 +63,8 @@ def draw(path: str | Path, output: Path, data: str, data_dir: str | None, images
 
     kind, *steps = policy_lines(policy)
     lines = [f"{kind}; noise mass {100 * noise_mass(policy):.1f} %", *steps]
-    sheet = contact_sheet(rows.numpy(), printable(Path(path).name), lines)
+    beside = "its clip" if _makes_clips(policy) else "draws of the policy"
+    sheet = contact_sheet(rows.numpy(), printable(Path(path).name), lines, beside)
     _write(output, lambda: save_png(sheet, output))
 
 
@@ -72,9 +75,8 @@ def export(path: str | Path, to: str) -> tuple[str, str]:
         UserError: it is no policy file, there is no such form, or the form cannot express the policy.
     """
     policy = load_policy(path)
-    averages = isinstance(policy, Genotype) and policy.blends
-    note = "the cell averages images; exported are its paths, of which each image goes through one" if averages else ""
-    return export_text(policy, to), note
+    note = "the cell averages images; exported are its paths, of which each image goes through one"
+    return export_text(policy, to), note if _averages(policy) else ""
 
 
 def imported(source: str, form: str, options: Mapping[str, Any]) -> str:
@@ -111,6 +113,16 @@ def image_size(text: str) -> tuple[int, int]:
             f"--image-size '{shortened(text)}' must be the side in pixels, such as 32, or height x width: 224x320"
         )
     return size
+
+
+def _averages(policy: Policy) -> bool:
+    if isinstance(policy, Clip):
+        return any(len(edges) > 1 for edges in policy.nodes)
+    return isinstance(policy, Genotype) and policy.blends
+
+
+def _makes_clips(policy: Policy) -> bool:
+    return isinstance(policy, Clip) and policy.order != "one"
 
 
 def _write(path: Path, write: Callable[[], None]) -> None:
@@ -175,12 +187,14 @@ def _dataset(name: str, folder: str | None, images: int, seed: int) -> "torch.Te
 
 
 def _augmented(pixels_BCHW: "torch.Tensor", policy: Policy, draws: int, seed: int) -> "torch.Tensor":
-    """Return the images and `draws` of the policy for each, (B, 1 + draws, H, W, C), uint8."""
+    """Return the images and `draws` of the policy, or the frames, for each, (B, 1 + draws, H, W, C), uint8."""
     import torch
 
-    from dastune.augment.policies import PolicyTransform
+    from dastune.augment.video import transform_of
 
-    transform = PolicyTransform(policy, torch.Generator().manual_seed(seed))
-    drawn = transform((pixels_BCHW / 255).repeat_interleave(draws, 0)).mul(255).round().to(torch.uint8)
-    rows = torch.cat([pixels_BCHW[:, None], drawn.view(len(pixels_BCHW), draws, *pixels_BCHW.shape[1:])], 1)
+    transform = transform_of(policy, torch.Generator().manual_seed(seed))
+    images_BCHW = pixels_BCHW / 255
+    drawn = transform(images_BCHW if _makes_clips(policy) else images_BCHW.repeat_interleave(draws, 0))
+    drawn = drawn.mul(255).round().to(torch.uint8)
+    rows = torch.cat([pixels_BCHW[:, None], drawn.view(len(pixels_BCHW), -1, *pixels_BCHW.shape[1:])], 1)
     return rows.permute(0, 1, 3, 4, 2)

@@ -47,6 +47,16 @@ GEOMETRIES = """\
 A space says how its geometric ops sample. Its fields, dastune's own geometry, and torchvision's:
 """
 
+CLIPS = """\
+## Clips
+
+Where an image becomes a clip of frames, geometric ops and identity move them: an argument is a *step*, from one frame
+to the next. Frame t is d = |t - T // 2| steps away from the image in the middle (in the profile `ramp` d = t - T // 2,
+below 0 before it). At d steps the argument is d times the step, but for `zoom`, whose factor, 1 + change, is to the
+power of d. So a frame is moved as far as d steps one after the other would move it, at one sampling of the image. See
+[policies.md](policies.md#clip-an-image-becomes-a-clip).
+"""
+
 TORCHVISION_TEXT = """\
 ## What is equal to torchvision and PIL
 
@@ -58,7 +68,8 @@ RandAugment's and TrivialAugmentWide's tables.
   between two pixels, as far as float32 (tensors) or steps of 2^-16 pixel (PIL) can tell.
 - Within one grey level: auto_contrast and brightness, because 8-bit results are cut to whole levels and ours are not.
   Within 1.5 levels (PIL) or 2 (tensors): color, contrast and sharpness, because what they blend with is rounded, too.
-- Under dastune's geometry, geometric ops are torchvision's bilinear ones on float images, to 5e-5.
+- Under dastune's geometry, geometric ops are torchvision's bilinear ones on float images, to 5e-5; zoom is its affine
+  with a scale.
 
 They differ where torchvision does not do what its own table says: level 15 of TrivialAugmentWide's translations, 16
 pixels, is 15.999999 in float32, which torchvision cuts to 15; and its bilinear sampling with a fill also mixes black
@@ -75,6 +86,7 @@ def reference() -> str:
         *_gradients(),
         *_spaces(),
         *_geometries(),
+        CLIPS,
         TORCHVISION_TEXT,
         *_left_out(),
     ]

@@ -104,6 +104,7 @@ UNITS = {
     "batch_size": "images",
     "crop_px": "pixels",
     "cutout_px": "pixels",
+    "side": "pixels",
     "gpu_hours": "GPU-hours",
     "cpu_hours": "CPU-slot-hours",
     "steps": "steps",
@@ -170,7 +171,7 @@ def _fields() -> Iterator[str]:
             for model in members:
                 if len(members) > 1:
                     chosen = [data for data, study in studies.items() if isinstance(getattr(study, name), model)]
-                    default = f" The default for {' and '.join(chosen)}." if name == "model" and chosen else ""
+                    default = f" The default for {', '.join(chosen)}." if name == "model" and chosen else ""
                     yield from (f"#### `name: {_literal(model, 'name')}`", "", f"{inspect.getdoc(model)}{default}", "")
                 sections = {data: getattr(study, name) for data, study in studies.items() if name not in required}
                 own = {data: section for data, section in sections.items() if isinstance(section, model)}
@@ -213,6 +214,8 @@ def _table(model: type[BaseModel], resolved: dict[str, Any], path: str) -> Itera
 def _default(name: str, field: FieldInfo, resolved: dict[str, Any]) -> str:
     if name in ("name", "method"):
         return "" if name == "method" else "required"
+    if name == "root" and field.is_required():
+        return "required"
     if name in ("ops", *VARIANTS) and not field.is_required():
         return f"`{field.default}`"
     values = {key: getattr(section, name) for key, section in resolved.items()}
@@ -220,7 +223,10 @@ def _default(name: str, field: FieldInfo, resolved: dict[str, Any]) -> str:
         return "required" if field.is_required() else _shown(field.default)
     if len(set(values.values())) == 1:
         return _shown(next(iter(values.values())))
-    return ", ".join(f"{key}: {_shown(value)}" for key, value in values.items())
+    keys: dict[str, list[str]] = {}
+    for key, value in values.items():
+        keys.setdefault(_shown(value), []).append(key)
+    return "; ".join(f"{', '.join(alike)}: {shown}" for shown, alike in keys.items())
 
 
 def _shown(value: Any) -> str:
@@ -292,10 +298,11 @@ def _literal(model: type[BaseModel], name: str) -> str:
 
 
 def _smallest(data: str) -> StudyConfig:
-    """Return the study of a data set that says nothing else."""
+    """Return the study of a data set that says nothing else, but for where a user's own is."""
+    named = {"name": data, "root": "images"} if data == "folder" else {"name": data}
     budget = {"cpu_hours": 1.0}
     return StudyConfig.model_validate(
-        with_defaults({"name": "x", "data": {"name": data}, "methods": {"none": None}, "budget": budget})
+        with_defaults({"name": "x", "data": named, "methods": {"none": None}, "budget": budget})
     )
 
 

@@ -305,3 +305,52 @@ def test_a_study_of_published_policies_tells_of_nothing_else() -> None:
         "without search  aa: 3 of them, no budget needed",
         "final trainings 3 x 150 epochs of 150 images; metered apart, their time depends on the device",
     ]
+
+
+# Training images removed.
+
+
+def removing(*percents: int, **changes: str) -> StudyConfig:
+    """A study of 100 digits to search, 50 to validate and 150 to train."""
+    data = f"data={{name: digits, search_images: 100, validation_images: 50, removed_percent: {list(percents)}}}"
+    study = ["data.train_images=150", "space.noise.levels=[0]", "training.child_epochs=10", searching(), steps(3000)]
+    return load_study("digits_noise", overrides=[data, *study, *(f"{key}={value}" for key, value in changes.items())])
+
+
+def test_what_is_left_of_the_data() -> None:
+    study = removing(0, 90)
+    assert lines(study, "digits_noise: ") == [
+        "digits_noise: 6 searches = 1 methods x 2 shares of the data removed x 3 seeds"
+    ]
+    assert lines(study, "removed ") == [
+        "removed  0 %    searches train on 100 images and validate on 50, final trainings on 150",
+        "removed 90 %    searches train on 10 images and validate on 5, final trainings on 15",
+    ]
+    assert lines(study, "warning") == [
+        "warning         90 % removed leaves searches 10 and 5 images of 10 classes, so not one of each; remove less, "
+        "or give more images"
+    ]
+    [final] = lines(study, "final trainings")
+    assert "epochs of what is left of 150 images; " in final
+    assert len(grid(study)) == 6
+
+
+def test_children_are_told_where_the_least_is_removed() -> None:
+    # 100 images in batches of 50: 20 steps a child, of 3,000 of which the last ends the search; half of them: 10.
+    [whole], [half] = (lines(removing(*percents), "children") for percents in ((50, 0), (90, 50)))
+    assert whole == "children        auto_augment: 149 a search, 20 steps each; more where more is removed"
+    assert half == "children        auto_augment: 299 a search, 10 steps each; more where more is removed"
+
+
+def test_all_that_is_left_is_told_as_such() -> None:
+    study = load_study(
+        "digits_noise",
+        overrides=[
+            "data={name: digits, train_images: null, search_images: 500, validation_images: 500}",
+            "data.removed_percent=[30]",
+        ],
+    )
+    assert lines(study, "removed ") == [
+        "removed 30 %    searches train on 350 images and validate on 350, final trainings on all that is left"
+    ]
+    assert lines(study, "digits_noise: ")[0].count("noise levels") == 1  # which it varies still

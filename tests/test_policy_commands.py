@@ -16,6 +16,7 @@ from dastune.exchange.table import FORMATS
 from dastune.ops.spaces import Geometry
 from dastune.policy.policy import (
     Choice,
+    Clip,
     Edge,
     Genotype,
     Policy,
@@ -31,10 +32,15 @@ from dastune.report.figures import SHEET_LINES, contact_sheet
 
 INVERT = Step(op="invert")
 TURN = Step(op="rotate", low=5, high=20, probability=0.5)
+ZOOM = Edge(source=0, step=Step(op="zoom", low=0.1, high=0.1, signed=False))
+STILL = Edge(source=0, step=Step(op="identity"))
 KINDS: dict[str, Policy] = {
     "sub-policies": SubPolicies(sub_policies=(SubPolicy(steps=(INVERT, TURN)), SubPolicy(steps=()))),
     "stages": Stages(stages=((Choice(weight=1, step=INVERT), Choice(weight=2, step=Step(op="constant"))),)),
     "cell": Genotype(nodes=((Edge(source=0, step=INVERT), Edge(source=0, step=TURN)),)),
+    "clip": Clip(frames=4, nodes=((ZOOM, STILL),)),
+    "shuffled clip": Clip(frames=4, order="shuffled", nodes=((ZOOM,),)),
+    "frame of a clip": Clip(frames=4, order="one", nodes=((ZOOM,),)),
     "nothing": Stages(),
 }
 LIST = '[[["Invert", 0.1, 0.2], ["Contrast", 0.9, 0.8]]]'
@@ -74,6 +80,20 @@ def test_a_picture_shows_the_images_and_the_draws(policy_file: Any, tmp_path: Pa
     assert np.abs(rows[0, 0] - china[:104, 108:212]).max() <= 0.5
 
 
+def test_beside_an_image_stands_its_clip(policy_file: Any) -> None:
+    images = policy_commands._photographs(3)
+    for order in ("time", "shuffled"):
+        policy = load_policy(policy_file(Clip(frames=5, order=order, nodes=((ZOOM,),))))
+        rows = policy_commands._augmented(images, policy, draws=2, seed=0).numpy()
+        assert rows.shape == (3, 6, 104, 104, 3)
+        same = [[np.array_equal(tile, row[0]) for tile in row[1:]] for row in rows]
+        assert [sum(row) for row in same] == [1, 1, 1]
+        if order == "time":
+            assert all(row[2] for row in same)
+    one = policy_commands._augmented(images, policy.model_copy(update={"order": "one"}), draws=2, seed=0)
+    assert one.shape == (3, 3, 104, 104, 3)
+
+
 def test_seeds_draw_anew_and_alike(policy_file: Any, tmp_path: Path) -> None:
     path = policy_file(KINDS["sub-policies"])
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -86,7 +106,7 @@ def test_long_policies_are_shortened_in_pictures_only(policy_file: Any) -> None:
     subs = tuple(SubPolicy(steps=(TURN,) * (1 + n % 5)) for n in range(60))
     lines = policy_commands.shown(policy_file(SubPolicies(sub_policies=subs)))
     assert len(lines) > 60
-    figure = contact_sheet(np.zeros((2, 3, 8, 8, 3), np.uint8), "名.json $x$", lines)
+    figure = contact_sheet(np.zeros((2, 3, 8, 8, 3), np.uint8), "名.json $x$", lines, "draws")
     title, *_, text = [text.get_text() for text in figure.texts]
     assert title == "\\u540d.json $x$"
     assert len(text.splitlines()) == SHEET_LINES
@@ -167,6 +187,14 @@ def test_a_cell_that_averages_is_exported_with_a_note(policy_file: Any) -> None:
     assert len(json.loads(text)) == 2
     assert "one" in note
     assert policy_commands.export(policy_file(blend.model_copy(update={"node": "sample"})), "published")[1] == ""
+    for nodes, noted in ((((ZOOM, STILL),), True), (((ZOOM,),), False)):
+        _, note = policy_commands.export(policy_file(Clip(order="one", nodes=nodes)), "torchvision")
+        assert bool(note) == noted
+
+
+def test_a_clip_is_refused_with_what_to_do(policy_file: Any) -> None:
+    with pytest.raises(UserError, match=r'a clip of each image, of 8 frames.* With "order": "one"'):
+        policy_commands.export(policy_file(Clip(nodes=((ZOOM,),))), "torchvision")
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -47,11 +47,11 @@ class Candidates:
         argument_EKB, seed_EKB = (
             torch.from_numpy(values).view(edges, ops, batch) for values in (drawn.argument_B, drawn.seed_B)
         )
-        arguments_5EGB = torch.zeros(len(GEOMETRIC), edges, len(self._geometric), batch)
+        arguments_6EGB = torch.zeros(len(GEOMETRIC), edges, len(self._geometric), batch)
         for place, op in enumerate(self._geometric):
-            arguments_5EGB[GEOMETRIC.index(self._names[op]), :, place] = argument_EKB[:, op]
-        maps = geometric.matrices(arguments_5EGB.flatten(1), images_BCHW.shape[-2:], self._geometry)
-        tensors = (argument_EKB, seed_EKB, maps.view(*arguments_5EGB.shape[1:], 3, 3))
+            arguments_6EGB[GEOMETRIC.index(self._names[op]), :, place] = argument_EKB[:, op]
+        maps = geometric.matrices(arguments_6EGB.flatten(1), images_BCHW.shape[-2:], self._geometry)
+        tensors = (argument_EKB, seed_EKB, maps.view(*arguments_6EGB.shape[1:], 3, 3))
         by_edge = zip(*(tensor.to(device, non_blocking=True) for tensor in tensors), strict=True)
         return [Arguments(*of_edge) for of_edge in by_edge]
 

@@ -16,7 +16,7 @@ import torch
 from dastune.augment.candidates import Candidates
 from dastune.augment.steps import SKIP, MaskedImages
 from dastune.ops.image_op import clamped
-from dastune.policy.policy import Choice, Edge, Genotype, Stages
+from dastune.policy.policy import Choice, Edge, Genotype, Stages, Step
 from dastune.policy.space import SearchSpace
 from dastune.policy.topology import Link, Topology
 
@@ -117,28 +117,31 @@ class Cell:
             forced: (row, op) that the first half of the batch, rounded up, takes. Nothing else changes: all other
                 draws are what they are without it.
         """
-        rows = [link.row for link in self.topology.links]
-        weights_LK = self._weights()[rows]
-        drawn_LB = torch.multinomial(weights_LK, len(images_BCHW), replacement=True, generator=generator)
-        for place, row in enumerate(rows):
-            if row in self.removed:
-                drawn_LB[place] = SKIP
-            elif forced and row == forced[0]:
-                drawn_LB[place, : (len(images_BCHW) + 1) // 2] = forced[1]
-        order_B = torch.zeros(len(images_BCHW), dtype=torch.int64)
-        if len(self.orders) > 1:
-            chances_P = torch.softmax(self.order_P.detach().cpu().double(), 0)
-            order_B = torch.multinomial(chances_P, len(images_BCHW), replacement=True, generator=generator)
-        draws, table = Draws(drawn_LB, order_B), self._candidates.table
+        draws, table = self._draws(len(images_BCHW), generator, forced), self._candidates.table
         if self.topology.is_chain:
-            played_LB = drawn_LB.gather(0, self._orders_PS[order_B].T)
+            played_LB = draws.op_LB.gather(0, self._orders_PS[draws.order_B].T)
             return table.run(MaskedImages(images_BCHW), table.sequence(played_LB, generator)).images_BCHW, draws
-        steps = table.sequence(drawn_LB, generator)
+        steps = table.sequence(draws.op_LB, generator)
 
         def sampled(states_BCHW: torch.Tensor, place: int, _: int) -> torch.Tensor:
             return table.run(MaskedImages(states_BCHW), [steps[place]]).images_BCHW
 
         return self._through(images_BCHW, self.removed, sampled), draws
+
+    def _draws(self, batch: int, generator: torch.Generator, forced: tuple[int, int] | None) -> Draws:
+        """Return what each of so many images draws; see `sample`."""
+        rows = [link.row for link in self.topology.links]
+        drawn_LB = torch.multinomial(self._weights()[rows], batch, replacement=True, generator=generator)
+        for place, row in enumerate(rows):
+            if row in self.removed:
+                drawn_LB[place] = SKIP
+            elif forced and row == forced[0]:
+                drawn_LB[place, : (batch + 1) // 2] = forced[1]
+        order_B = torch.zeros(batch, dtype=torch.int64)
+        if len(self.orders) > 1:
+            chances_P = torch.softmax(self.order_P.detach().cpu().double(), 0)
+            order_B = torch.multinomial(chances_P, batch, replacement=True, generator=generator)
+        return Draws(drawn_LB, order_B)
 
     def _through(self, images_BCHW: torch.Tensor, gone: Container[int | None], edge: _OnEdge) -> torch.Tensor:
         """Send images through the DAG without the rows `gone`.
@@ -224,4 +227,8 @@ class Cell:
     def _edge(self, link: Link, weights_EK: torch.Tensor) -> Edge:
         row = self._stages_in_order[link.row]
         op = self.decided.get(row, int(weights_EK[row].argmax()))
-        return Edge(source=link.source, step=self.space.ops[op].over_range())
+        return Edge(source=link.source, step=self._edge_step(row, op))
+
+    def _edge_step(self, row: int, op: int) -> Step:
+        """Return what is on an edge whose row of tau was decided for an op."""
+        return self.space.ops[op].over_range()

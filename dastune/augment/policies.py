@@ -1,4 +1,4 @@
-"""A Policy as a batch transform: every image draws for itself."""
+"""A policy of images as a batch transform: every image draws for itself."""
 
 from collections.abc import Sequence
 from typing import overload
@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from dastune.augment.steps import DRAWS, SKIP, DrawnSteps, MaskedImages, StepTable, uniform_draws
-from dastune.policy.policy import Genotype, Policy, Stages, SubPolicies
+from dastune.policy.policy import Genotype, Stages, SubPolicies
 
 
 class PolicyTransform:
-    """Applies a Policy to image batches; every image draws for itself.
+    """Applies a policy to image batches (`dastune.augment.video` has clips); every image draws for itself.
 
     What happens to an image is decided by the numbers drawn for it: two batches, one after the other, come out as one
     batch of both would.
@@ -22,7 +22,7 @@ class PolicyTransform:
         generator: on the CPU; same seed, same images.
     """
 
-    def __init__(self, policy: Policy, generator: torch.Generator) -> None:
+    def __init__(self, policy: SubPolicies | Stages | Genotype, generator: torch.Generator) -> None:
         self.policy = policy
         self.generator = generator
         if isinstance(policy, Genotype) and not policy.blends:

@@ -168,12 +168,12 @@ class StepTable:
 
     def _maps(self, sequence: Sequence[DrawnSteps], count: int, size_HW: Sequence[int]) -> NDArray[np.float32]:
         """Return the geometric ops' maps (S, B, 3, 3) of S steps; the identity where an image takes another op."""
-        arguments_5SB = np.zeros((len(GEOMETRIC), len(sequence), count), dtype=np.float32)
+        arguments_6SB = np.zeros((len(GEOMETRIC), len(sequence), count), dtype=np.float32)
         for step, drawn in enumerate(sequence):
             for op, name in enumerate(self._ops[: self._geometric]):
                 row = GEOMETRIC.index(name)
-                np.copyto(arguments_5SB[row, step], drawn.argument_B, where=drawn.op_B == op)
-        maps = geometric.matrices(torch.from_numpy(arguments_5SB).flatten(1), size_HW, self.geometry)
+                np.copyto(arguments_6SB[row, step], drawn.argument_B, where=drawn.op_B == op)
+        maps = geometric.matrices(torch.from_numpy(arguments_6SB).flatten(1), size_HW, self.geometry)
         maps_SB33: NDArray[np.float32] = maps.view(len(sequence), count, 3, 3).numpy()
         return maps_SB33
 

@@ -213,8 +213,9 @@ def _unknown_key(place: _Place, value: Any, raw: Mapping[str, Any]) -> tuple[Key
     key, model = str(place.keys[-1]), _bare(place.within)
     owners = [_name(other) for other in place.union.values() if _is_model(other) and key in other.model_fields]
     if owners and model in place.union.values():
-        legal = ", ".join(model.model_fields)
-        return place.keys, f"is a key of {' and '.join(owners)}, not of {_name(model)}; legal: {legal}"
+        legal, (*others, last) = ", ".join(model.model_fields), owners
+        named = f"{', '.join(others)}{' and ' * bool(others)}{last}"
+        return place.keys, f"is a key of {named}, not of {_name(model)}; legal: {legal}"
     return place.keys, f"unknown key; {nearest(key, model.model_fields)}"
 
 

@@ -84,6 +84,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def preset_filled(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a differentiable search filled up from its preset, `stages: 2` as `topology: chain-2`."""
+    fields = dict(fields)
+    if "stages" in fields:
+        stages = fields.pop("stages")
+        if isinstance(stages, bool) or not isinstance(stages, int) or not 1 <= stages <= LONGEST:
+            raise FieldError(f"must be a whole number from 1 to {LONGEST}, the ops one after the other", "stages")
+        if fields.setdefault("topology", f"chain-{stages}") != f"chain-{stages}":
+            raise FieldError("says the same as topology: chain-K; give one of them", "stages")
+    preset = fields.get("preset", "default")
+    return {**PRESETS[preset if isinstance(preset, str) and preset in PRESETS else "default"], **fields}
+
+
 class Das(Strict):
     """Differentiable augmentation search (CVPR 2024), by default with alignment rewards (docs/das.md)."""
 
@@ -127,17 +140,7 @@ class Das(Strict):
     @classmethod
     def _with_its_preset(cls, fields: Any) -> Any:
         """Fill up from the preset, and let `stages: 2` mean `topology: chain-2`."""
-        if not isinstance(fields, dict):
-            return fields
-        fields = dict(fields)
-        if "stages" in fields:
-            stages = fields.pop("stages")
-            if isinstance(stages, bool) or not isinstance(stages, int) or not 1 <= stages <= LONGEST:
-                raise FieldError(f"must be a whole number from 1 to {LONGEST}, the ops one after the other", "stages")
-            if fields.setdefault("topology", f"chain-{stages}") != f"chain-{stages}":
-                raise FieldError("says the same as topology: chain-K; give one of them", "stages")
-        preset = fields.get("preset", "default")
-        return {**PRESETS[preset if isinstance(preset, str) and preset in PRESETS else "default"], **fields}
+        return preset_filled(fields) if isinstance(fields, dict) else fields
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Das":
@@ -169,6 +172,52 @@ class Das(Strict):
         if isinstance(self.topology, str):
             return named(self.topology)
         return dag(**self.topology.model_dump())
+
+
+class DasVideo(Das):
+    """DAS from image to video (docs/video.md): a cell makes a clip of each image, and the study's network reads it.
+
+    Gate-Shift-Fuse modules in the network mix features of neighbouring frames. The space must have geometric ops and
+    identity only, such as `das-video`; their ranges are of a step from one frame to the next.
+    """
+
+    method: Literal["das_video"]  # type: ignore[assignment]
+    """Which search; the label if left out."""
+    preset: Literal["default", "paper"] = "paper"
+    """Where the other keys come from: `paper`, the published recipe, or `default`, which finds what is planted in image
+    mode, with selection argmax."""
+    selection: Literal["perturbation", "perturbation_add", "argmax"]
+    """How a discrete cell is made of tau: the ops that are missed most; the ops of which more helps most; the largest
+    tau."""
+    frames: Annotated[Whole, Field(ge=1, le=64)] = 8
+    """Frames of a clip (segments in the supplement's Table 9)."""
+    profile: Literal["symmetric", "ramp"] = "symmetric"
+    """How ops grow away from the middle frame, which is the image: alike on both sides, or in one direction."""
+    use: Literal["clip", "shuffled", "frame"] = "clip"
+    """What final trainings make of the found cell: its clips; its clips with their frames shuffled (Re-shuffle, Table
+    10); or one frame of them at a time, as an augmentation of the plain network's images (DAS Aug (S))."""
+    fusion: Annotated[Number, Field(gt=0, le=1)] = 0.25
+    """Share of the channels that Gate-Shift-Fuse modules work on."""
+    evaluation: Literal["cell", "copies"] = "cell"
+    """What is tested: clips that the found cell makes of the test images (as the authors' code), or clips of so many
+    copies of each. One frame at a time is always tested on images."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_its_preset(cls, fields: Any) -> Any:
+        """Fill up from the preset of `das`; what is found is always a cell."""
+        if not isinstance(fields, dict):
+            return fields
+        fields = {"preset": "paper", **fields}
+        if fields["preset"] == "default":
+            fields = {"selection": "argmax", **fields}
+        return preset_filled(fields)
+
+    @model_validator(mode="after")
+    def _moves_alike(self) -> "DasVideo":
+        if isinstance(self.topology, Cell) and self.topology.join == "sum":
+            raise FieldError("must be mean for das_video, whose middle frame stays the image", "topology", "join")
+        return self
 
 
 class Halving(Strict):
@@ -323,7 +372,7 @@ class NoAugmentation(Strict):
 class Published(Strict):
     """A policy that others have published: no search here, but one elsewhere, on more data and devices.
 
-    It is trained and tested at the first noise level only, since noise ops do not change it, and reported apart from
+    It is trained and tested at the first level only, since noise ops do not change it, and reported apart from
     the methods that the study compares.
     """
 
@@ -334,7 +383,7 @@ class Published(Strict):
 
 
 Method: TypeAlias = (
-    Das | AutoAugment | RandAugment | Random | Uniform | Trivial | StandardOnly | NoAugmentation | Published
+    Das | DasVideo | AutoAugment | RandAugment | Random | Uniform | Trivial | StandardOnly | NoAugmentation | Published
 )
 METHODS: tuple[str, ...] = tuple(get_args(options.model_fields["method"].annotation)[0] for options in get_args(Method))
 TaggedMethod: TypeAlias = Annotated[Method, Field(discriminator="method")]

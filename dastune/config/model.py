@@ -32,6 +32,26 @@ class WideResNetModel(Strict):
         return depth
 
 
+class ResNetModel(Strict):
+    """ResNet (arXiv 1512.03385), as torchvision has it, untrained."""
+
+    name: Literal["resnet"]
+    """Name of the network."""
+    depth: Literal[18, 34, 50, 101, 152] = 18
+    """Layers."""
+    stem: Literal["imagenet", "small"] = "imagenet"
+    """What comes first: a 7 x 7 convolution of stride 2 and a max pool (the DAS paper's at all sizes of images), or one
+    3 x 3 convolution of stride 1."""
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Dropout probability before the last layer."""
+
+    @property
+    def label(self) -> str:
+        """The network in a word, such as resnet-18 or resnet-18-small-dropout0.5."""
+        stem = "-small" if self.stem == "small" else ""
+        return f"{self.name}-{self.depth}{stem}" + (f"-dropout{self.dropout:g}" if self.dropout else "")
+
+
 class SmallCNNModel(Strict):
     """Three convolutions, for tiny images on a CPU."""
 
@@ -46,4 +66,4 @@ class SmallCNNModel(Strict):
         return f"{self.name}-{self.channels}"
 
 
-Model: TypeAlias = Annotated[WideResNetModel | SmallCNNModel, Field(discriminator="name")]
+Model: TypeAlias = Annotated[WideResNetModel | ResNetModel | SmallCNNModel, Field(discriminator="name")]

@@ -58,7 +58,7 @@ def _given_range(op: Op, arguments: Any) -> tuple[float, float]:
 
 
 def _check_bound(op: Op, bound: float, *below: str, signed: bool) -> None:
-    smallest, largest = op.legal
+    smallest, largest = op.legal_range(signed=signed)
     if bound < 0 and (signed or not op.signed):
         sign = "; its sign is drawn for each image" if signed else ""
         raise FieldError(f"must be at least 0 {op.unit}{sign}", *below)

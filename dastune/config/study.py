@@ -25,6 +25,7 @@ from dastune.config.methods import (
     AutoAugment,
     BlackBox,
     Das,
+    DasVideo,
     Halving,
     Method,
     NoAugmentation,
@@ -36,9 +37,11 @@ from dastune.config.methods import (
     Trivial,
     Uniform,
 )
-from dastune.config.model import Model, SmallCNNModel, WideResNetModel
+from dastune.config.model import Model, ResNetModel, SmallCNNModel, WideResNetModel
 from dastune.config.space import Noise, OpRange, Space
 from dastune.errors import without_secrets
+from dastune.folder import AxisField
+from dastune.policy.policy import moves
 
 __all__ = [
     "METHODS",
@@ -47,6 +50,7 @@ __all__ = [
     "BudgetConfig",
     "Cifar10Data",
     "Das",
+    "DasVideo",
     "Data",
     "DigitsData",
     "Final",
@@ -59,6 +63,7 @@ __all__ = [
     "Published",
     "RandAugment",
     "Random",
+    "ResNetModel",
     "Resources",
     "SeedsConfig",
     "SmallCNNModel",
@@ -73,7 +78,7 @@ __all__ = [
     "WideResNetModel",
 ]
 
-LONGEST_LABEL = 60  # a search's id, LABEL-nLEVEL-sSEED, has to be a safe name too
+LONGEST_LABEL = 60  # a search's id, LABEL-nLEVEL-sSEED or LABEL-rPERCENT-sSEED, has to be a safe name too
 MODEL_NAME = re.compile(r"[A-Za-z0-9][^\s:,{}\[\]]{0,98}")
 
 
@@ -269,6 +274,30 @@ class StudyConfig(Strict):
     tracking: Tracking = Tracking()
     """MLflow."""
 
+    @property
+    def axis(self) -> AxisField:
+        """What the study varies besides methods and seeds: noise ops, unless it removes training images instead."""
+        removes = self.data.removed_percent != (0,) and len(self.space.noise.levels) == 1
+        return "removed_percent" if removes else "noise_level"
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels of the axis, at each of which every method is run; published policies at the first only."""
+        return self.data.removed_percent if self.axis == "removed_percent" else self.space.noise.levels
+
+    @field_validator("space")
+    @classmethod
+    def _varies_one(cls, space: Space, info: ValidationInfo) -> Space:
+        removed = getattr(info.data.get("data"), "removed_percent", ())
+        if len(space.noise.levels) > 1 and len(removed) > 1:
+            raise FieldError(
+                "must be one level where data.removed_percent has several: a study varies one of the two; give the "
+                "other one value, or make two studies",
+                "noise",
+                "levels",
+            )
+        return space
+
     @field_validator("methods", mode="before")
     @classmethod
     def _labels_are_methods(cls, methods: Any) -> Any:
@@ -290,6 +319,28 @@ class StudyConfig(Strict):
             twin = seen.setdefault(label.lower(), label)
             if twin != label:
                 raise FieldError(f"differs from the label {twin!r} in case only; their files would be the same", label)
+        return methods
+
+    @field_validator("methods")
+    @classmethod
+    def _clips_move(cls, methods: dict[str, Method], info: ValidationInfo) -> dict[str, Method]:
+        space = info.data.get("space")
+        for label, options in methods.items():
+            if not isinstance(options, DasVideo) or not isinstance(space, Space):
+                continue
+            if options.frames > 1 and isinstance(info.data.get("model"), SmallCNNModel):
+                raise FieldError(
+                    "das_video needs a network of residual blocks, got model small_cnn; set model.name to wide_resnet "
+                    "or resnet",
+                    label,
+                )
+            for item in (*space.ops, *space.noise.ops[: max(space.noise.levels)]):
+                if not moves(item.op):
+                    raise FieldError(
+                        f"das_video needs a space whose ops move frames (geometric ops and identity), got {item.op}; "
+                        "set space.ops to das-video, without noise levels",
+                        label,
+                    )
         return methods
 
     @field_validator("budget")

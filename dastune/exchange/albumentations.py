@@ -21,6 +21,7 @@ from itertools import product
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dastune.errors import UserError, shortened
+from dastune.exchange.clips import ImagePolicy
 from dastune.exchange.literals import MOST_SUB_POLICIES
 from dastune.exchange.refusals import Refusals
 from dastune.exchange.steps import geometric_ops_can_meet, happens, inverting_share, steps_that_happen, whole_bits
@@ -42,7 +43,7 @@ _CLASS = "__class_fullname__"
 # --- export
 
 
-def exported(policy: Policy) -> Any:
+def exported(policy: ImagePolicy) -> Any:
     """Return the albumentations.Compose that does to an image, and its mask, what `policy` does.
 
     A genotype is drawn from by its paths; where it averages images, one of them is drawn instead.
@@ -56,7 +57,7 @@ def exported(policy: Policy) -> Any:
     return _library().from_dict({"transform": _node("Compose", 1.0, transforms=nodes)})
 
 
-def exported_text(policy: Policy) -> str:
+def exported_text(policy: ImagePolicy) -> str:
     """Return the JSON that `albumentations.save` writes of what `exported` returns. Raises as it does."""
     return json.dumps(_library().to_dict(exported(policy)), indent=1) + "\n"
 
@@ -69,7 +70,7 @@ def _library() -> Any:
         raise UserError("albumentations is not installed; pip install 'dastune[albumentations]'") from error
 
 
-def _check(policy: Policy) -> None:
+def _check(policy: ImagePolicy) -> None:
     refusals = Refusals.of_export("albumentations")
     for where, step in steps_that_happen(policy):
         reason = _refusal(step, policy.geometry)
@@ -195,6 +196,8 @@ def _affine(op: str, low: float, high: float, geometry: Geometry) -> Node:
     axis = op[-1]
     if op == "rotate":
         return node | {"rotate": [low, high]}
+    if op == "zoom":
+        return node | {"scale": [round(1 + low, 12), round(1 + high, 12)], "keep_ratio": True}
     if op.startswith("shear"):
         degrees = [math.degrees(math.atan(slope)) for slope in (low, high)]
         return node | {"shear": _STILL | {axis: degrees}}
@@ -391,7 +394,7 @@ def _guess(node: Node) -> tuple[str, float, float, Geometry]:
 
 def _moved(affine: Node, about: Literal["centre", "corner"]) -> tuple[str, float, float, Geometry]:
     """Return the op of an Affine, the first where there are several, its range and its geometry."""
-    moves = {"rotate": affine["rotate"]}
+    moves = {"rotate": affine["rotate"], "zoom": [factor - 1 for factor in affine["scale"]["x"]]}
     for axis in ("x", "y"):
         moves[f"shear_{axis}"] = [math.tan(math.radians(degrees)) for degrees in affine["shear"][axis]]
         moves[f"translate_{axis}"] = [share / _ABOVE for share in (affine["translate_percent"] or _STILL)[axis]]

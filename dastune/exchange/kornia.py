@@ -22,12 +22,13 @@ from itertools import pairwise, product
 from typing import Any, TypeAlias
 
 from dastune.errors import UserError, nearest, shortened
+from dastune.exchange.clips import ImagePolicy
 from dastune.exchange.literals import MOST_SUB_POLICIES, literal
 from dastune.exchange.refusals import Refusals
 from dastune.exchange.steps import geometric_ops_can_meet, happens, inverting_share, steps_that_happen
 from dastune.ops.spaces import Geometry
 from dastune.ops.table import OPS
-from dastune.policy.policy import Genotype, Policy, Stages, Step, SubPolicies, SubPolicy
+from dastune.policy.policy import Genotype, Stages, Step, SubPolicies, SubPolicy
 
 try:
     import torch
@@ -100,6 +101,11 @@ def around_one(factor_B: torch.Tensor) -> torch.Tensor:
     return 1 + either_sign(factor_B - 1)
 
 
+def both_around_one(factor_B2: torch.Tensor) -> torch.Tensor:
+    """Return 1 more or less what the factors are above 1; both of an image's are its first."""
+    return around_one(factor_B2[:, :1]).expand_as(factor_B2)
+
+
 def degrees(slope_B: torch.Tensor) -> torch.Tensor:
     """Return the angles of the slopes."""
     return slope_B.atan().rad2deg()
@@ -110,7 +116,7 @@ def whole_pixels(pixels_B: torch.Tensor) -> torch.Tensor:
     return (pixels_B + 2e-4 * pixels_B.sign()).trunc()
 
 
-_PARTS = (OneForEachImage, Drawn, ShearAboutCorner, either_sign, around_one, degrees, whole_pixels)
+_PARTS = (OneForEachImage, Drawn, ShearAboutCorner, either_sign, around_one, both_around_one, degrees, whole_pixels)
 _HEAD = '''"""A policy as a module of kornia's augmentations: `transform` takes float images (B, C, H, W) in [0, 1]."""
 
 from collections.abc import Sequence
@@ -131,7 +137,7 @@ _UNREAD = {
 }
 
 
-def exported(policy: Policy) -> torch.nn.Module:
+def exported(policy: ImagePolicy) -> torch.nn.Module:
     """Return the module, on the CPU, that does to each image of a batch what `policy` does.
 
     A genotype is drawn from by its paths; where it averages images, one of them is drawn instead.
@@ -143,7 +149,7 @@ def exported(policy: Policy) -> torch.nn.Module:
     return module
 
 
-def exported_text(policy: Policy) -> str:
+def exported_text(policy: ImagePolicy) -> str:
     """Return a Python file that needs no dastune; its `transform` is what `exported` returns. Raises as it does."""
     call = _call(policy)
     return "\n\n".join([_HEAD, *(f"{inspect.getsource(part)}" for part in _PARTS), f"transform = {_text(call)}\n"])
@@ -181,7 +187,7 @@ def _text(value: Any, indent: str = "") -> str:
 _Paths: TypeAlias = Sequence[tuple[float, Sequence[Step]]]
 
 
-def _call(policy: Policy) -> _Call:
+def _call(policy: ImagePolicy) -> _Call:
     """Return the call that makes the policy's module. Raises UserError as `exported`."""
     _check(policy)
     plain = policy.paths() if isinstance(policy, Genotype) else policy
@@ -206,14 +212,14 @@ def _one_of(paths: _Paths, geometry: Geometry) -> Iterator[_Call]:
         yield _Call("OneForEachImage", tuple(calls), {"weights": tuple(shares)})
 
 
-def _check(policy: Policy) -> None:
+def _check(policy: ImagePolicy) -> None:
     refusals = Refusals.of_export("kornia")
     for where, step in steps_that_happen(policy):
         reason = _refusal(step)
         if reason:
             refusals.add(step.op, reason, where)
         if OPS[step.op].geometric and any(policy.geometry.fill):
-            refusals.add(f"fill {policy.geometry.fill}", "kornia's rotation, shear and translation fill with black")
+            refusals.add(f"fill {policy.geometry.fill}", "kornia's geometric augmentations fill with black")
     if policy.geometry.sampling == "once" and geometric_ops_can_meet(policy):
         refusals.add("sampling 'once'", "kornia samples the image for each of two geometric ops")
     refusals.check()
@@ -272,6 +278,10 @@ def _moved(
     how = {"resample": geometry.interpolation, "align_corners": False, **p}
     if op == "rotate":
         return _Call("Drawn", (_Call("RandomRotation", (ends,), how), "degrees", *signs))
+    if op == "zoom":
+        factors = {"scale": (round(1 + ends[0], 12), round(1 + ends[1], 12))}
+        changes = (both_around_one,) if signs else ()
+        return _Call("Drawn", (_Call("RandomAffine", (0.0,), factors | how), "scale", *changes))
     if op.startswith("translate"):
         places = (ends,) if op == "translate_x" else (None, ends)
         cut = (whole_pixels,) if geometry.whole_pixels else ()

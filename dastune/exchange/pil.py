@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 
+from dastune.exchange.clips import ImagePolicy
 from dastune.exchange.refusals import Refusals
 from dastune.exchange.steps import geometric_ops_can_meet, steps_that_happen
 from dastune.ops.spaces import Geometry
 from dastune.ops.table import OPS
-from dastune.policy.policy import Policy, Step
+from dastune.policy.policy import Step
 
 
 def check(
-    to: str, policy: Policy, step_fault: Callable[[Step], str], fill_fault: Callable[[tuple[float, ...]], str]
+    to: str, policy: ImagePolicy, step_fault: Callable[[Step], str], fill_fault: Callable[[tuple[float, ...]], str]
 ) -> None:
     """Raise UserError with all that `to` cannot express of `policy`.
 

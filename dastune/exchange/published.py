@@ -14,13 +14,14 @@ from itertools import product
 from typing import Any, TypeAlias
 
 from dastune.errors import UserError, nearest, shortened
+from dastune.exchange.clips import ImagePolicy
 from dastune.exchange.literals import MOST_SUB_POLICIES, literal
 from dastune.exchange.pil import check
 from dastune.exchange.refusals import Refusals
 from dastune.exchange.steps import happens, whole_bits
 from dastune.ops.spaces import Geometry
 from dastune.ops.table import OPS
-from dastune.policy.policy import Genotype, Policy, Stages, Step, SubPolicies, SubPolicy
+from dastune.policy.policy import Genotype, Stages, Step, SubPolicies, SubPolicy
 
 GEOMETRY = Geometry(interpolation="nearest", shear_about="corner")
 
@@ -84,7 +85,7 @@ _REFUSED = {
 }
 
 
-def exported(policy: Policy) -> list[list[list[Any]]]:
+def exported(policy: ImagePolicy) -> list[list[list[Any]]]:
     """Return the policy as a list of sub-policies, each a list of [name, probability, level].
 
     What such a list does not draw itself (the choice of a stage, the sign of an enhancement, a weight) is written out:
@@ -102,7 +103,7 @@ def exported(policy: Policy) -> list[list[list[Any]]]:
     return [[list(entry) for entry in case] for case, count in times.items() for _ in range(count)]
 
 
-def exported_text(policy: Policy) -> str:
+def exported_text(policy: ImagePolicy) -> str:
     """Return the JSON of `exported`, one sub-policy a line.
 
     Raises:
@@ -203,7 +204,7 @@ def _posterize(bits: int, probability: float) -> Entry:
     return ("Posterize", probability, (bits - 4) / 4) if bits >= 4 else ("Posterize2", probability, bits / 4)
 
 
-def _cases(policy: Policy) -> dict[Case, Fraction]:
+def _cases(policy: ImagePolicy) -> dict[Case, Fraction]:
     """Return the sub-policies that the policy amounts to, and the share of each."""
     match policy:
         case Genotype():

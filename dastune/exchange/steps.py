@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from dastune.exchange.clips import ImagePolicy
 from dastune.ops.table import OPS
-from dastune.policy.policy import Genotype, Policy, Stages, Step, SubPolicies
+from dastune.policy.policy import Genotype, Stages, Step, SubPolicies
 
 
 def happens(step: Step) -> bool:
@@ -11,7 +12,7 @@ def happens(step: Step) -> bool:
     return step.op != "identity" and step.probability > 0
 
 
-def steps_that_happen(policy: Policy) -> Iterator[tuple[str, Step]]:
+def steps_that_happen(policy: ImagePolicy) -> Iterator[tuple[str, Step]]:
     """Yield the policy's steps that ever do anything, each with its place, for people."""
     match policy:
         case SubPolicies():
@@ -28,7 +29,7 @@ def steps_that_happen(policy: Policy) -> Iterator[tuple[str, Step]]:
                 yield from ((f"node {index}", edge.step) for edge in edges if happens(edge.step))
 
 
-def geometric_ops_can_meet(policy: Policy) -> bool:
+def geometric_ops_can_meet(policy: ImagePolicy) -> bool:
     """Return whether an image can go through two geometric ops with no other op between them."""
     match policy:
         case Genotype():

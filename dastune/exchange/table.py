@@ -9,6 +9,7 @@ from dastune.errors import UserError, nearest, shortened
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from dastune.exchange.clips import ImagePolicy
     from dastune.policy.policy import Policy
 
 
@@ -62,17 +63,18 @@ FORMATS: dict[str, Format] = {
 def export(policy: "Policy", to: str) -> Any:
     """Return `policy` as an object of the form `to`, one of FORMATS.
 
-    A cell that averages images is exported as its paths: one of the images is drawn instead.
+    A cell that averages images is exported as its paths: one of the images is drawn instead. A clip is, where one of
+    its frames is drawn for each image; other clips are refused.
 
     Raises:
         UserError: there is no such form, its library is missing, or it cannot express the policy: names all that.
     """
-    return _call(to, "exported", policy)
+    return _call(to, "exported", _as_images(policy, to))
 
 
 def export_text(policy: "Policy", to: str) -> str:
     """Return the text of a file that holds `policy` in the form `to`. Raises UserError as `export`."""
-    text: str = _call(to, "exported_text", policy)
+    text: str = _call(to, "exported_text", _as_images(policy, to))
     return text
 
 
@@ -99,6 +101,13 @@ def import_policy(source: Any, form: str, **options: Any) -> "Policy":
         why = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise UserError(f"no policy can mean this: {shortened(why, most=200)}") from error
     return policy
+
+
+def _as_images(policy: "Policy", to: str) -> "ImagePolicy":
+    _format(to)
+    from dastune.exchange.clips import as_images  # here, as above
+
+    return as_images(policy, to)
 
 
 def _format(name: str) -> Format:

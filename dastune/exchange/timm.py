@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from dastune.errors import UserError, nearest, shortened
+from dastune.exchange.clips import ImagePolicy
 from dastune.exchange.literals import MOST_SUB_POLICIES
 from dastune.exchange.refusals import Refusals
 from dastune.exchange.steps import happens
@@ -38,7 +39,7 @@ _AUTO_SECTION = re.compile(r"mstd\d{1,9}(\.\d*)?")
 _HPARAMS = ("interpolation", "img_mean", "translate_pct", "translate_const", "magnitude_std", "magnitude_max")
 
 
-def exported(policy: Policy) -> Any:
+def exported(policy: ImagePolicy) -> Any:
     """Return timm's transform of PIL images that does what `policy` does.
 
     Raises:
@@ -47,7 +48,7 @@ def exported(policy: Policy) -> Any:
     return made(call_of(policy))
 
 
-def exported_text(policy: Policy) -> str:
+def exported_text(policy: ImagePolicy) -> str:
     """Return Python text that makes `transform`, timm's transform: of a config string where one means the policy.
 
     Raises:

@@ -6,12 +6,13 @@ from decimal import Decimal
 from importlib import import_module
 from typing import Any
 
+from dastune.exchange.clips import ImagePolicy
 from dastune.exchange.pil import check
 from dastune.exchange.steps import happens, whole_bits
 from dastune.exchange.timm_ops import LARGEST, NEAREST, TRANSLATE, Meaning, meaning, op_arguments, rows
 from dastune.ops.spaces import Geometry
 from dastune.ops.table import OPS
-from dastune.policy.policy import Choice, Genotype, Policy, Stages, Step, SubPolicies
+from dastune.policy.policy import Choice, Genotype, Stages, Step, SubPolicies
 
 _HOMES = {
     **dict.fromkeys(("AugmentOp", "AutoAugment", "RandAugment", "rand_augment_transform"), "timm.data.auto_augment"),
@@ -83,7 +84,7 @@ def _bracketed(opening: str, parts: Sequence[str], closing: str, indent: str) ->
     return "\n".join([opening, *(f"{indent}    {part}," for part in parts), indent + closing])
 
 
-def call_of(policy: Policy) -> Call:
+def call_of(policy: ImagePolicy) -> Call:
     """Return the call that makes the policy's transform, of a config string where one means the policy.
 
     Raises:
@@ -145,7 +146,7 @@ def _hparams(geometry: Geometry) -> dict[str, Any]:
     return {"interpolation": NEAREST, "img_mean": tuple(levels * 3 if len(levels) == 1 else levels)}
 
 
-def _config(policy: Policy) -> tuple[str, dict[str, Any]] | None:
+def _config(policy: ImagePolicy) -> tuple[str, dict[str, Any]] | None:
     """Return RandAugment's config string and hparams that mean `policy`. None: there are none."""
     if not isinstance(policy, Stages) or not policy.stages:
         return None
@@ -184,7 +185,7 @@ def _shares(stage: Sequence[Choice]) -> dict[Meaning, float]:
 
 def _step_fault(step: Step) -> str:
     """Return why timm cannot express `step`; "" if it can."""
-    if OPS[step.op].noise or step.op == "cutout":
+    if OPS[step.op].noise or step.op in ("cutout", "zoom"):
         return "timm has no such transform; take it out"
     if step.op == "posterize":
         bits = min(whole_bits(step.low, step.high))
@@ -201,7 +202,7 @@ _ENHANCEMENT = (
     "0.9"
 )
 _POSSIBLE = {
-    **{name: _GEOMETRIC for name, op in OPS.items() if op.geometric},
+    **dict.fromkeys(("shear_x", "shear_y", "translate_x", "translate_y", "rotate"), _GEOMETRIC),
     **dict.fromkeys(("color", "contrast", "brightness", "sharpness"), _ENHANCEMENT),
     "solarize": "timm takes a fixed argument, or a range that ends at 256/255",
     "solarize_add": "timm takes a fixed argument up to 110/255, or a range from 0",

@@ -15,6 +15,7 @@ from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
 from dastune.errors import UserError, nearest, shortened
+from dastune.exchange.clips import ImagePolicy
 from dastune.exchange.refusals import Refusals
 from dastune.exchange.steps import steps_that_happen
 from dastune.ops.spaces import TORCHVISION, Geometry
@@ -55,7 +56,7 @@ _ENHANCEMENTS = ("color", "contrast", "brightness", "sharpness")
 _AUTO_AUGMENT_BINS = 10  # written in the body of AutoAugment.forward
 
 
-def exported(policy: Policy) -> "PolicyTransform":
+def exported(policy: ImagePolicy) -> "PolicyTransform":
     """Return the policy as a transform for `torchvision.transforms.v2.Compose`.
 
     A genotype is drawn from by its paths; where it averages images, one of them is drawn instead.
@@ -68,7 +69,7 @@ def exported(policy: Policy) -> "PolicyTransform":
     return PolicyTransform(policy_to_json(_expressible(policy)))
 
 
-def exported_text(policy: Policy) -> str:
+def exported_text(policy: ImagePolicy) -> str:
     """Return a Python module that needs no dastune; its `transform` is what `exported` returns. Raises as it does."""
     from dastune.exchange import torchvision_policy
 
@@ -104,7 +105,7 @@ def imported(source: Any, image_size: tuple[int, int] | None = None) -> Policy:
             return Stages(stages=(_trivial_stage(transform, table),), geometry=geometry)
 
 
-def _expressible(policy: Policy) -> SubPolicies | Stages:
+def _expressible(policy: ImagePolicy) -> SubPolicies | Stages:
     """Return the policy without what never happens, as sub-policies or stages. Raises UserError as `exported`."""
     refusals = Refusals.of_export("torchvision")
     for where, step in steps_that_happen(policy):

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-_MOVING = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+_MOVING = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate", "zoom")
 _Action = tuple[str, Any]  # an op with what it needs; "warp" stands for all that move pixels
 
 
@@ -133,6 +133,8 @@ def _matrix(op: str, argument: float, size: tuple[int, int], geometry: dict[str,
         case "rotate":
             cosine, sine = math.cos(math.radians(argument)), math.sin(math.radians(argument))
             matrix[:2, :2] = torch.tensor([[cosine, -sine], [sine, cosine]])
+        case "zoom":
+            matrix[:2, :2] /= 1 + argument
     if not (op.startswith("shear") and geometry["shear_about"] == "corner"):
         centre = torch.tensor([width / 2, height / 2], dtype=torch.float64)
         matrix[:2, 2] += centre - matrix[:2, :2] @ centre

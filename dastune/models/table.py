@@ -31,5 +31,6 @@ class Model:
 
 MODELS: dict[str, Model] = {
     "wide_resnet": Model("wide_resnet", "WideResNet", arithmetic.wide_resnet),
+    "resnet": Model("resnet", "ResNet", arithmetic.resnet),
     "small_cnn": Model("small_cnn", "SmallCNN", arithmetic.small_cnn),
 }

@@ -6,7 +6,7 @@ from torch import nn
 from dastune.models.network import Dropout, Network
 
 
-class _Block(nn.Module):
+class WideBlock(nn.Module):
     """Pre-activation basic block: BN-ReLU-conv3x3, BN-ReLU-dropout-conv3x3, and a shortcut from the first ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
@@ -48,7 +48,7 @@ class WideResNet(Network):
         for group, outputs in enumerate((16 * width, 32 * width, 64 * width)):
             for block in range((depth - 4) // 6):
                 stride = 2 if group > 0 and block == 0 else 1
-                layers.append(_Block(channels, outputs, stride, dropout))
+                layers.append(WideBlock(channels, outputs, stride, dropout))
                 channels = outputs
         layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.features = nn.Sequential(*layers)

@@ -1,6 +1,6 @@
-"""Ops that move pixels by an affine map about the image centre: shears, translations, rotation.
+"""Ops that move pixels by an affine map about the image centre: shears, translations, rotation, zoom.
 
-The five ops sample as dastune's own geometry says, `move` as any geometry does. `matrix` and `warp` are open to callers
+The ops sample as dastune's own geometry says, `move` as any geometry does. `matrix` and `warp` are open to callers
 that compose the maps of several ops and sample the images only once, or move masks along with images. Matrices
 map the output's coordinates to the input's: to apply op 1 and then op 2 in one warp, take ``matrix_1 @ matrix_2``.
 Coordinates are centred and normalised, (x, y, 1) with x = -1 and 1 at the left and right edge of the image and y = -1
@@ -9,7 +9,7 @@ and 1 at its top and bottom. Angles and slopes are those of pixels, so matrices 
 Signs follow torchvision: a positive angle turns counter-clockwise, a positive translation moves right or down, a
 positive slope moves the lower rows left (shear_x) or the right columns up (shear_y). Shears keep the centre where it
 is; torchvision's AutoAugment keeps the top left corner (`Geometry.shear_about`), which adds a translation.
-All five are differentiable in the image and in the argument, and fill with black what comes from outside the image.
+All are differentiable in the image and in the argument, and fill with black what comes from outside the image.
 """
 
 import math
@@ -39,23 +39,23 @@ def matrix(name: str, argument_B: torch.Tensor, size_HW: Sequence[int], geometry
     if name not in GEOMETRIC:
         raise ValueError(f"{name!r} is no geometric op; they are {', '.join(GEOMETRIC)}")
     none_B = torch.zeros_like(argument_B)
-    arguments_5B = torch.stack([argument_B if op == name else none_B for op in GEOMETRIC])
-    return matrices(arguments_5B, size_HW, geometry)
+    arguments_6B = torch.stack([argument_B if op == name else none_B for op in GEOMETRIC])
+    return matrices(arguments_6B, size_HW, geometry)
 
 
-def matrices(arguments_5B: torch.Tensor, size_HW: Sequence[int], geometry: Geometry = DASTUNE) -> torch.Tensor:
+def matrices(arguments_6B: torch.Tensor, size_HW: Sequence[int], geometry: Geometry = DASTUNE) -> torch.Tensor:
     """Return the maps (B, 3, 3), output to input, of images of height and width `size_HW`, each with an op of its own.
 
     Args:
-        arguments_5B: a row for each op of GEOMETRIC, 0 for the images that take another one.
+        arguments_6B: a row for each op of GEOMETRIC, 0 for the images that take another one.
         size_HW: of the images, in pixels.
         geometry: how they are sampled.
     """
     height, width = size_HW
-    shear_x_B, shear_y_B, _, _, degrees_B = arguments_5B
-    moved_2B = arguments_5B[2:4]
+    shear_x_B, shear_y_B, _, _, degrees_B, change_B = arguments_6B
+    moved_2B = arguments_6B[2:4]
     if geometry.whole_pixels:
-        moved_2B = _whole(moved_2B, arguments_5B.new_tensor([[width], [height]]))
+        moved_2B = _whole(moved_2B, arguments_6B.new_tensor([[width], [height]]))
     x_B, y_B = -2 * moved_2B
     angle_B = degrees_B.deg2rad()
     cosine_B, sine_B = angle_B.cos(), angle_B.sin()
@@ -63,7 +63,8 @@ def matrices(arguments_5B: torch.Tensor, size_HW: Sequence[int], geometry: Geome
     if geometry.shear_about == "corner":  # there, at (-1, -1), nothing moves
         x_B, y_B = x_B + shear_x_B * (height / width), y_B + shear_y_B * (width / height)
     none_B = torch.zeros_like(cosine_B)
-    rows = (cosine_B, x_of_y_B, x_B, y_of_x_B, cosine_B, y_B, none_B, none_B, none_B + 1)
+    scale_B = cosine_B / (1 + change_B)  # one of the two is 1
+    rows = (scale_B, x_of_y_B, x_B, y_of_x_B, scale_B, y_B, none_B, none_B, none_B + 1)
     return torch.stack(rows, 1).unflatten(1, (3, 3))  # type: ignore[no-untyped-call,no-any-return]
 
 
@@ -194,3 +195,9 @@ def translate_y(images_BCHW: torch.Tensor, fraction_B: torch.Tensor, _: torch.Te
 def rotate(images_BCHW: torch.Tensor, degrees_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Turn the image about its centre, counter-clockwise by `degrees_B`."""
     return move("rotate", images_BCHW, degrees_B)
+
+
+@image_op(clamp="none")
+def zoom(images_BCHW: torch.Tensor, change_B: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    """Make the image 1 + `change_B` times as large, about its centre; smaller where that is below 1."""
+    return move("zoom", images_BCHW, change_B)

@@ -2,7 +2,8 @@
 
 A list never changes under its name; a new one gets a new name. Studies keep the ranges themselves, not the name.
 
-Where a list has no suffix, ranges, signs and sampling are dastune's own. "-torchvision" lists are torchvision's
+Where a list has no suffix, ranges, signs and sampling are dastune's own. "-video" lists are for clips: their ranges are
+of the step from a frame to the next one ("-shear" adds shears). "-torchvision" lists are torchvision's
 (transforms.v2, 0.29), value by value; "-paper" lists are the ranges as their paper prints them, where a higher
 magnitude does not always change the image more: at magnitude 1, solarize and posterize leave it as it is, and the four
 enhancements go from 0.1 to 1.9 without a random sign.
@@ -13,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dastune.ops.table import GEOMETRIC, OPS
+from dastune.ops.table import OPS
 
 Grey = Annotated[float, Field(ge=0, le=1, strict=True)]
 
@@ -85,12 +86,13 @@ def _enhancements(low: float, high: float) -> dict[str, tuple[float, float]]:
     return dict.fromkeys(("color", "contrast", "brightness", "sharpness"), (low, high))
 
 
+_MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 _DAS_IMAGE = (
-    *(*GEOMETRIC, "auto_contrast", "invert", "equalize", "solarize", "posterize", "color", "brightness"),
+    *(*_MOVES, "auto_contrast", "invert", "equalize", "solarize", "posterize", "color", "brightness"),
     *("sharpness", "cutout"),
 )
 _AA = (
-    *(*GEOMETRIC, "auto_contrast", "invert", "equalize", "solarize", "posterize", "contrast", "color", "brightness"),
+    *(*_MOVES, "auto_contrast", "invert", "equalize", "solarize", "posterize", "contrast", "color", "brightness"),
     *("sharpness", "cutout"),
 )
 _RA = (
@@ -113,11 +115,19 @@ _WIDE = {
     "solarize": (1.0, 0.0),
     "posterize": (8.0, 2.0),
 }
+_VIDEO = ("identity", "translate_x", "translate_y", "zoom", "rotate")
+_PER_FRAME: dict[str, tuple[float, float]] = {
+    **_geometric(0.1, 0.12, 20.0),
+    "zoom": (0.0, 0.3),
+}
 
 SPACES: dict[str, OpSpace] = {
     # DAS's 15 ops for its comparison with AutoAugment and RandAugment (arXiv 2403.15194, supplement F.1): no contrast.
     "das-image": OpSpace(_ours(*_DAS_IMAGE, "identity")),
     "das-image-contrast": OpSpace(_ours(*_DAS_IMAGE, "contrast", "identity")),
+    # DAS's ops for image to video, with the ranges of the step from a frame to the next; shears at our own choice.
+    "das-video": OpSpace(_with(_VIDEO, **_PER_FRAME)),
+    "das-video-shear": OpSpace(_with((*_VIDEO, "shear_x", "shear_y"), **_PER_FRAME)),
     # AutoAugment's 16 (arXiv 1805.09501, Table 6) without SamplePairing.
     "aa": OpSpace(_ours(*_AA)),
     "aa-torchvision": OpSpace(_with(tuple(name for name in _AA if name != "cutout"), **_TORCHVISION), TORCHVISION),

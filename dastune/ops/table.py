@@ -57,7 +57,12 @@ class Op:
     @property
     def legal(self) -> tuple[float, float]:
         """The smallest and the largest argument that mean anything."""
-        return _LEGAL.get(self.argument, (-1000.0, 1000.0))
+        return _LEGAL.get(self.name) or _LEGAL.get(self.argument, (-1000.0, 1000.0))
+
+    def legal_range(self, *, signed: bool) -> tuple[float, float]:
+        """Return the smallest and the largest bound of a range, whose sign is drawn afterwards if `signed`."""
+        least, most = self.legal
+        return (0.0, min(most, -least)) if signed else (least, most)
 
     @property
     def geometric(self) -> bool:
@@ -75,8 +80,9 @@ class Op:
         return cast("OpFunction", getattr(import_module(f"dastune.ops.{self.module}"), self.name))
 
 
-# By the argument's name. Beyond 1000 in whatever unit, no image is left, and float32 ends.
+# By the op's or the argument's name. Beyond 1000 in whatever unit, no image is left, and float32 ends.
 _LEGAL = {
+    "zoom": (-0.99, 99.0),  # a hundredth of the size to a hundred times as large
     "share": (0.0, 1.0),
     "side": (0.0, 1.0),
     "bits": (0.0, 8.0),
@@ -104,6 +110,7 @@ _ROWS = (
     Op("translate_x", "geometric", "fraction", "of the width", 0.0, 0.45, True, True, argument_gradient="exact"),
     Op("translate_y", "geometric", "fraction", "of the height", 0.0, 0.45, True, True, argument_gradient="exact"),
     Op("rotate", "geometric", "degrees", "degrees", 0.0, 30.0, True, True, argument_gradient="exact"),
+    Op("zoom", "geometric", "change", "factor less 1", 0.0, 0.3, True, True, argument_gradient="exact"),
     Op("identity", "color", neutral_at_low=True),
     Op("auto_contrast", "color"),
     Op("invert", "color"),
@@ -138,3 +145,15 @@ GEOMETRIC: tuple[str, ...] = tuple(op.name for op in _ROWS if op.geometric)
 # Noise level k of a study takes the first k. The first is very probably the noise op of DAS's own Figure 9; the order
 # of OPS goes on so that each next op destroys something else than the ones just before it.
 NOISE_LISTS: dict[str, tuple[str, ...]] = {"default": tuple(op.name for op in _ROWS if op.noise)}
+
+
+def at_distance(name: str, argument: float, distance: int) -> float:
+    """Return the argument of op `name` in a frame `distance` steps of `argument` each from the middle one.
+
+    It is `distance` times as much; zoom's factor is to the power of `distance`, and kept within what is legal, since
+    powers soon leave it. A negative distance goes the other way: moved by it and by its opposite, an image is back.
+    """
+    if name != "zoom":
+        return distance * argument
+    least, most = OPS[name].legal
+    return min(max((1 + argument) ** distance - 1, least), most)

@@ -66,6 +66,7 @@ class Children:
                 epochs=child.epochs,
                 status=status,
                 policy=policy_to_json(child.policy),
+                removed_percent=assignment.removed_percent,
             )
         )
 

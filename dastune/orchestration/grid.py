@@ -4,21 +4,33 @@ from dataclasses import dataclass
 
 from dastune.config import StudyConfig
 from dastune.config.study import Method, Published
-from dastune.folder import StudyFolder
+from dastune.folder import AxisField, StudyFolder, search_id
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One search of a study: method x noise level x search seed."""
+    """One search of a study: method x level of the study's axis x search seed.
+
+    Attributes:
+        removed_percent: of the training images, left out.
+        axis: which of `noise_level` and `removed_percent` the study varies; its `level` is part of the id.
+    """
 
     label: str
     noise_level: int
     search_seed: int
+    removed_percent: int = 0
+    axis: AxisField = "noise_level"
+
+    @property
+    def level(self) -> int:
+        """Where on the study's axis it is."""
+        return self.removed_percent if self.axis == "removed_percent" else self.noise_level
 
     @property
     def id(self) -> str:
         """The key of its rows, files and runs."""
-        return f"{self.label}-n{self.noise_level}-s{self.search_seed}"
+        return search_id(self.label, self.axis, self.level, self.search_seed)
 
     def options(self, study: StudyConfig) -> Method:
         """Return the method's options."""
@@ -28,15 +40,18 @@ class Assignment:
 def grid(study: StudyConfig) -> list[Assignment]:
     """Return all searches of a study, ordered so that methods and levels progress evenly: seed by seed.
 
-    Published policies are at the first noise level only: a search's noise ops are nothing to them.
+    Published policies are at the first level only: a search's noise ops are nothing to them, and they are no rivals.
     """
-    levels = study.space.noise.levels
+    noise_level, removed_percent = study.space.noise.levels[0], study.data.removed_percent[0]
+    removes = study.axis == "removed_percent"
     return [
-        Assignment(label, level, seed)
+        Assignment(label, noise_level, seed, level, study.axis)
+        if removes
+        else Assignment(label, level, seed, removed_percent)
         for seed in study.seeds.search
-        for level in levels
+        for level in study.levels
         for label, options in study.methods.items()
-        if level == levels[0] or not isinstance(options, Published)
+        if level == study.levels[0] or not isinstance(options, Published)
     ]
 
 

@@ -18,7 +18,7 @@ from dastune.orchestration.models import Models
 from dastune.orchestration.reports import Report, Start, report_from_json
 from dastune.storage import FolderStorage, Storage
 from dastune.tracking import EndStatus, Tracker
-from dastune.tracking.views import OVER_NOISE
+from dastune.tracking.views import over
 
 # One name in all runs: MLflow's UI puts tables of one name beside each other.
 CHILDREN_TABLE = "children.json"
@@ -116,6 +116,8 @@ class Records:
             write_atomic(self._folder.policy(report.search), report.policy)
         if report.picture:
             write_atomic(self._folder.picture(report.search), b64decode(report.picture))
+        for seed, text in report.receptive_fields.items():
+            write_atomic(self._folder.receptive_field(report.search, seed), text)
         if report.traceback:
             write_atomic(self._folder.error(report.search), report.traceback)
         if report.row is not None and report.search not in self._rows and report.row != self._failed.get(report.search):
@@ -169,7 +171,8 @@ class Records:
         if report.row is not None:
             self._tracker.tags(report.search, _row_tags(report.row, report.row.status))
         if report.row is not None and report.row.status != "failed":
-            self._track_over_level(report, "noise_mass", report.row.noise_mass)
+            if self._study.axis == "noise_level":
+                self._track_over_level(report, "noise_mass", report.row.noise_mass)
             self._tracker.policy(report.search, self._folder.policy(report.search))
             if report.picture:
                 self._tracker.policy(report.search, self._folder.picture(report.search))
@@ -177,6 +180,9 @@ class Records:
         for final in report.finals:
             key = f"{report.search}/t{final.train_seed}"
             self._tracker.tags(key, _row_tags(final, "done"))
+            if final.train_seed in report.receptive_fields:
+                path = self._folder.receptive_field(report.search, final.train_seed)
+                self._tracker.artifact(key, path, "receptive_field")
             if self._study.tracking.models == "all":
                 self._track_model(final)
             self._end(key, "FINISHED")
@@ -196,9 +202,9 @@ class Records:
         self._track_over_level(report, "test_accuracy", mean)
 
     def _track_over_level(self, report: Report, name: str, value: float) -> None:
-        """Add a metric whose step is the noise level: MLflow draws over steps, a line a method where it groups runs."""
-        level = self._assignments[report.search].noise_level
-        self._tracker.metrics(report.search, level, {OVER_NOISE + name: value}, _time_ms(report))
+        """Add a metric whose step is the level: MLflow draws over steps, a line a method where it groups runs."""
+        level = self._assignments[report.search].level
+        self._tracker.metrics(report.search, level, {over(self._study.axis) + name: value}, _time_ms(report))
 
     def _track_model(self, final: FinalRow, register: str | None = None) -> None:
         """Have the network of a final training logged; one whose loss was not finite has left none."""
@@ -257,6 +263,9 @@ class Records:
         return {
             "method": assignment.label,
             "noise_level": str(assignment.noise_level),
+            **(
+                {} if self._study.data.removed_percent == (0,) else {"removed_percent": str(assignment.removed_percent)}
+            ),
             "search_seed": str(assignment.search_seed),
             "data": self._study.data.name,
             "model": self._study.model.label,

@@ -52,6 +52,8 @@ class Report:
         row, policy, picture: the search's row when it has ended, the text of its policy file, and a PNG of what the
             policy does to images, in base64; no picture if none could be made.
         finals: rows of final trainings that have ended.
+        receptive_fields: by training seed, the texts of files of what their networks' receptive fields are; only in a
+            study that makes clips of images, and not of a network whose field could not be measured.
         children: rows of children that have ended.
         notes: lines for people, such as that a child diverged.
         error, traceback: what a failed trial died of, in one line and in full.
@@ -67,6 +69,7 @@ class Report:
     policy: str = ""
     picture: str = ""
     finals: list[FinalRow] = field(default_factory=list)
+    receptive_fields: dict[int, str] = field(default_factory=dict)
     children: list[ChildRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     error: str | None = None
@@ -84,5 +87,6 @@ def report_from_json(text: str) -> Report:
     raw["points"] = [Point(**point) for point in raw["points"]]
     raw["row"] = SearchRow(**raw["row"]) if raw["row"] is not None else None
     raw["finals"] = [FinalRow(**row) for row in raw["finals"]]
+    raw["receptive_fields"] = {int(seed): text for seed, text in raw.get("receptive_fields", {}).items()}
     raw["children"] = [ChildRow(**row) for row in raw["children"]]
     return Report(**raw)

@@ -12,7 +12,7 @@ import torch
 from dastune.augment.shift import shifted
 from dastune.augment.standard import Normalise, StandardAugmentation
 from dastune.config import StudyConfig
-from dastune.config.study import Final, NoAugmentation, Training
+from dastune.config.study import DasVideo, Final, NoAugmentation, Training
 from dastune.data.dataset import Dataset, Indices, Parts, Pixels, cut_parts
 from dastune.data.images import Images
 from dastune.errors import UserError
@@ -102,10 +102,12 @@ def child_server(study: StudyConfig, assignment: Assignment, dataset: Dataset) -
 def _search_task(study: StudyConfig, assignment: Assignment, dataset: Dataset, device: torch.device) -> Task:
     parts = _parts(study, assignment, dataset)
     pixels, labels = dataset.train_pixels, dataset.train_labels
+    options = assignment.options(study)
     return _task(
         study,
         dataset,
         study.training,
+        options if isinstance(options, DasVideo) else None,
         train=Images(pixels, labels, parts.search_train, device),
         held_out=_held_out(study, "train", pixels, labels, parts.search_validation, device),
         standard=_standard(study),
@@ -121,6 +123,7 @@ def final_task(study: StudyConfig, assignment: Assignment, dataset: Dataset, dev
         study,
         dataset,
         study.final,
+        options if isinstance(options, DasVideo) and options.use != "frame" else None,
         train=Images(dataset.train_pixels, dataset.train_labels, parts.final_train, device),
         held_out=_held_out(study, "test", dataset.test_pixels, dataset.test_labels, every, device),
         # The one method that is without it; all others are compared on top of it.
@@ -149,6 +152,7 @@ def _parts(study: StudyConfig, assignment: Assignment, dataset: Dataset) -> Part
         search_images=study.data.search_count,
         validation_images=study.data.validation_images,
         train_images=study.data.train_images,
+        removed_percent=assignment.removed_percent,
     )
 
 
@@ -156,10 +160,12 @@ def _task(
     study: StudyConfig,
     dataset: Dataset,
     recipe: Training | Final,
+    video: DasVideo | None,
     train: Images,
     held_out: Images,
     standard: StandardAugmentation,
 ) -> Task:
+    """Return a task; its networks read the clips of `video`, or images where that is None."""
     options = study.model.model_dump()
     return Task(
         train=train,
@@ -179,4 +185,6 @@ def _task(
         normalise=Normalise(dataset.mean, dataset.std, train.device),
         device=train.device,
         precision=resolved(recipe.precision, train.device),
+        frames=1 if video is None else video.frames,
+        fusion=0.0 if video is None else video.fusion,
     )

@@ -376,15 +376,14 @@ def _mirror(folder: StudyFolder, blobs: str | None, warn: Callable[[str], None])
 def _load(study: StudyConfig) -> Dataset:
     """Load the data set, and compute what would otherwise be computed in every trial."""
     dataset = DATASETS[study.data.name].load(**study.data.load_options())
+    study.data.check_fits(len(dataset.train_labels))
     _ = dataset.mean, dataset.std, dataset.fingerprint
     return dataset
 
 
 def _object_store(study: StudyConfig, address: str | None) -> int | None:
     """Return enough shared memory for the data set on a local cluster; Ray would take 30 % of the memory."""
-    entry = DATASETS[study.data.name]
-    size = (entry.train_images + entry.test_images) * 3 * entry.side_px**2
-    return None if address is not None else max(2 * size, 200 * 2**20)
+    return None if address is not None else max(2 * study.data.pixel_bytes, 200 * 2**20)
 
 
 def _check_free(folder: StudyFolder) -> None:
@@ -428,8 +427,8 @@ def _is_passing(path: Path) -> bool:
 def _clear(folder: StudyFolder) -> None:
     """Remove what a driver that was killed, and its trials, had no time to remove."""
     shutil.rmtree(folder.ray, ignore_errors=True)
-    inner = (folder.policies, folder.pictures, folder.models, folder.errors, folder.checkpoints, folder.children_tables)
-    for place in (folder.root, *inner):
+    told = (folder.policies, folder.pictures, folder.receptive_fields, folder.children_tables, folder.errors)
+    for place in (folder.root, *told, folder.models, folder.checkpoints):
         for path in place.glob("*") if place.is_dir() else ():
             if _is_passing(path) and path.is_file():
                 path.unlink(missing_ok=True)
@@ -510,6 +509,7 @@ def _tracker(study: StudyConfig, folder: StudyFolder, dataset: Dataset, *, requi
             "budget": str(study.budget),
             "methods": json.dumps(list(study.methods)),
             "noise_levels": json.dumps(study.space.noise.levels),
+            **({"removed_percents": json.dumps(study.levels)} if study.axis == "removed_percent" else {}),
             "search_seeds": json.dumps(study.seeds.search),
             "final_seeds": json.dumps(study.seeds.final),
         },

@@ -16,7 +16,7 @@ import torch
 
 from dastune.budget import BEGAN_ANEW, AttemptMeter, Budget, LedgerEvent, Meter, device_share, event_from_row
 from dastune.config import StudyConfig
-from dastune.config.study import BlackBox
+from dastune.config.study import BlackBox, DasVideo
 from dastune.data.dataset import Dataset
 from dastune.errors import UserError
 from dastune.folder import STOP_NAME, FinalRow, SearchRow, Status, model_name, policy_name, safe_name
@@ -29,13 +29,15 @@ from dastune.orchestration.pictures import policy_picture, sample_images
 from dastune.orchestration.reports import Point, Report, Start
 from dastune.orchestration.setting import final_task, reset_process, search_of, warm_up
 from dastune.orchestration.watchdog import Watchdog
-from dastune.policy.policy import Policy, noise_mass, policy_file_from_text, policy_text
+from dastune.policy.policy import Clip, Policy, noise_mass, policy_file_from_text, policy_text
 from dastune.search.search import Search
 from dastune.seeds import derive
 from dastune.storage import Storage
 from dastune.training.curve import LossCurve
 from dastune.training.final import FinalTraining
 from dastune.training.loop import Task
+from dastune.training.receptive_field import measured
+from dastune.training.receptive_map import ReceptiveField
 from dastune.training.trained import trained_to_bytes
 
 STOP_CHECK_SECONDS = 2.0  # between looks for STOP_NAME
@@ -267,6 +269,7 @@ class _Trial:
             "method": assignment.label,
             "noise_level": assignment.noise_level,
             "search_seed": assignment.search_seed,
+            **({"removed_percent": assignment.removed_percent} if assignment.removed_percent else {}),
             "budget": study.budget.model_dump(exclude_none=True),
             "data": study.data.name,
             "data_fingerprint": self._dataset.fingerprint,
@@ -311,7 +314,9 @@ class _Trial:
     def _final(self, task: Task, policy: Policy, seed: int) -> Iterator[Report]:
         study, assignment = self._study, self._assignment
         key = f"{assignment.id}/t{seed}"
-        final = FinalTraining(task, policy, study.final.epochs, assignment.search_seed, seed)
+        options = assignment.options(study)
+        test = options.evaluation if isinstance(options, DasVideo) else "cell"
+        final = FinalTraining(task, policy, study.final.epochs, assignment.search_seed, seed, test)
         curve = LossCurve(study.final.epochs, final.training.steps_per_epoch)
         spent_before = 0.0
         if self._content is not None and self._content["stage"] == f"final {seed}":
@@ -361,16 +366,37 @@ class _Trial:
             images_per_second=trained / training_seconds if training_seconds else 0.0,
             parameters=result.parameters,
             flops=result.flops,
+            removed_percent=assignment.removed_percent,
+            frames=task.frames,
+            evaluation=final.evaluation,
         )
+        field = self._receptive_field_of(task, final, seed) if np.isfinite(result.test_loss) else None
+        self._meter.book("report")  # as a policy's picture
         if study.tracking.models != "none" and np.isfinite(result.test_loss):
-            self._leave_model(model_name(assignment.id, seed), trained_to_bytes(task, final.training.network))
+            clip = policy if isinstance(policy, Clip) and final.evaluation == "cell" else None
+            self._leave_model(model_name(assignment.id, seed), trained_to_bytes(task, final.training.network, clip))
         self._events.append(self._event(durable=True, closed=True))
         values = {"test_accuracy": row.test_accuracy, "test_loss": row.test_loss, "seconds": row.seconds}
+        if field is not None:
+            values |= {"receptive_field_half": field.half, "receptive_field_tenth": field.tenth}
         self._point(key, study.final.epochs, values)
         self._settle()
         report = self._report("finished", booked=True)
         report.finals.append(row)
+        if field is not None:
+            report.receptive_fields[seed] = field.text()
         yield from self._told(report)
+
+    def _receptive_field_of(self, task: Task, final: FinalTraining, seed: int) -> ReceptiveField | None:
+        """Return the receptive field of a trained network; nothing if that fails, or if no method makes clips."""
+        if not any(isinstance(options, DasVideo) for options in self._study.methods.values()):
+            return None
+        try:
+            return measured(task, final.training.network, final.tested, self._study.model.label)
+        except Exception as error:  # the training has its row, with a receptive field or without
+            told = f"the receptive field of its final training with seed {seed} cannot be measured"
+            self._children.note(f"{told} ({type(error).__name__}: {error})")
+            return None
 
     def _leave_model(self, name: str, content: bytes) -> None:
         """Leave a trained network in the storage, before its row is told; the driver sees to what becomes of it."""
@@ -551,6 +577,7 @@ class _Trial:
             policy="" if policy is None else policy_name(assignment.id),
             status=status,
             summary={name: float(value) for name, value in summary.items() if np.isfinite(value)},  # JSON holds no NaN
+            removed_percent=assignment.removed_percent,
         )
 
     def _synchronise(self) -> None:

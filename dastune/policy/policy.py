@@ -1,8 +1,9 @@
 """Policies: what a search finds, as plain frozen data with a versioned JSON form.
 
 A policy holds concrete physical arguments (degrees, fractions, bits), never levels, so that it means the same pixels
-wherever it is read. Three kinds: `SubPolicies` (AutoAugment), `Stages` (RandAugment, TrivialAugment, the distribution
-that DAS returns) and `Genotype` (the discrete cell of DAS as published).
+wherever it is read. Four kinds: `SubPolicies` (AutoAugment), `Stages` (RandAugment, TrivialAugment, the distribution
+that DAS returns), `Genotype` (the discrete cell of DAS as published, image to image) and `Clip` (the same, image to
+video).
 """
 
 import json
@@ -26,7 +27,8 @@ from dastune.ops.spaces import DASTUNE, Geometry
 from dastune.ops.table import OPS
 
 FORMAT: Final = "dastune-policy"
-FORMAT_VERSION = 2  # 1 had neither `signed` nor `geometry` nor `node`; their defaults are what it meant
+# 1 had neither `signed` nor `geometry` nor `node`, whose defaults are what it meant; 2 had no clips.
+FORMAT_VERSION = 3
 SEMANTICS: Final = "dastune-1"
 
 
@@ -76,13 +78,13 @@ class Step(_Frozen):
     def _ordered(self) -> "Step":
         if self.low > self.high:
             raise ValueError(f"low {self.low:g} is above high {self.high:g}")
-        least, most = OPS[self.op].legal
-        if self.low < least or self.high > most:
-            raise ValueError(f"{self.low:g} to {self.high:g} is not within {least:g} to {most:g} {OPS[self.op].unit}")
         if self.signed and not OPS[self.op].signed:
             raise ValueError(f"the argument of {self.op} has no sign; signed must be false")
         if self.signed and self.low < 0:
             raise ValueError(f"low {self.low:g} is below 0, and the sign is random (signed)")
+        least, most = OPS[self.op].legal_range(signed=self.signed)
+        if self.low < least or self.high > most:
+            raise ValueError(f"{self.low:g} to {self.high:g} is not within {least:g} to {most:g} {OPS[self.op].unit}")
         return self
 
 
@@ -158,12 +160,7 @@ class Genotype(_Frozen):
 
     @model_validator(mode="after")
     def _edges_point_back(self) -> "Genotype":
-        for index, edges in enumerate(self.nodes):
-            for edge in edges:
-                if edge.source >= self.inputs + index:
-                    raise ValueError(
-                        f"node {index} reads state {edge.source}; it may read 0 to {self.inputs + index - 1}"
-                    )
+        _check_sources(self.nodes, self.inputs)
         return self
 
     @property
@@ -199,7 +196,65 @@ class Genotype(_Frozen):
         return SubPolicies(sub_policies=ways[-1], geometry=self.geometry)
 
 
-Policy: TypeAlias = SubPolicies | Stages | Genotype
+class Clip(_Frozen):
+    """A discrete video cell: an image becomes a clip of moving frames (DAS as published, image to video).
+
+    The image is replicated into `frames` frames, and each frame t goes through the cell, whose edges move it by t's
+    distance from the middle frame, frames // 2, which stays the image itself, bit for bit. An edge's step is the
+    argument at distance 1: at distance d it is d times as much, but for zoom, whose factor is to the power of d.
+
+    States are numbered as in `Genotype`; a node is the mean of its edges.
+
+    Attributes:
+        frames: T; one frame is the image.
+        profile: "symmetric": the distance is |t - T // 2| on both sides; "ramp": t - T // 2, so that what is moved goes
+            on in one direction.
+        order: "time": the frames as they come; "shuffled": in an order drawn for each image (supplement, E); "one": one
+            frame drawn for each image, which makes it an augmentation of images.
+    """
+
+    kind: Literal["clip"] = "clip"
+    geometry: Geometry = DASTUNE
+    frames: Annotated[int, Field(ge=1, le=64, strict=True)] = 8
+    profile: Literal["symmetric", "ramp"] = "symmetric"
+    order: Literal["time", "shuffled", "one"] = "time"
+    inputs: Annotated[int, Field(ge=1, le=2, strict=True)] = 1
+    nodes: Annotated[tuple[Annotated[tuple[Edge, ...], Field(min_length=1)], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _frames_move(self) -> "Clip":
+        _check_sources(self.nodes, self.inputs)
+        for edges in self.nodes:
+            for step in (edge.step for edge in edges):
+                if not moves(step.op):
+                    raise ValueError(f"{step.op} moves no frames; a clip has geometric ops and identity")
+                if step.low != step.high or step.signed or step.probability != 1:
+                    raise ValueError(
+                        f"the step of {step.op} must be one argument (low equal to high, not signed, probability 1), "
+                        "the same for all images"
+                    )
+        return self
+
+    @property
+    def distances(self) -> tuple[int, ...]:
+        """How many steps each frame is moved."""
+        offsets = (frame - self.frames // 2 for frame in range(self.frames))
+        return tuple(abs(offset) if self.profile == "symmetric" else offset for offset in offsets)
+
+
+def moves(op: str) -> bool:
+    """Say whether an op can be on an edge of a clip's cell."""
+    return OPS[op].geometric or op == "identity"
+
+
+def _check_sources(nodes: Sequence[Sequence[Edge]], inputs: int) -> None:
+    for index, edges in enumerate(nodes):
+        for edge in edges:
+            if edge.source >= inputs + index:
+                raise ValueError(f"node {index} reads state {edge.source}; it may read 0 to {inputs + index - 1}")
+
+
+Policy: TypeAlias = SubPolicies | Stages | Genotype | Clip
 
 NO_AUGMENTATION = Stages()
 
@@ -299,7 +354,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _first_fault(error: ValidationError) -> str:
     """Return where a policy file is at fault, as its JSON has it, and why."""
     first = error.errors()[0]
-    kinds = ("sub_policies", "stages", "genotype")  # after "policy", pydantic names the kind, which is no key
+    kinds = ("sub_policies", "stages", "genotype", "clip")  # after "policy", pydantic names the kind, which is no key
     location = [part for index, part in enumerate(first["loc"]) if not (index == 1 and part in kinds)]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in location).removeprefix(".")
     if first["type"] == "missing":
@@ -321,7 +376,7 @@ def op_shares(policy: Policy) -> dict[str, float]:
     """Return each op's expected share of the applications of `policy`; the shares sum to 1.
 
     A step that is skipped counts as identity, and so do a policy without stages and a sub-policy without steps. For a
-    genotype every edge counts once.
+    genotype or a clip every edge counts once.
     """
     shares: dict[str, float] = {}
     for step, amount in _expected_steps(policy):
@@ -354,7 +409,7 @@ def _expected_steps(policy: Policy) -> Iterator[tuple[Step, float]]:
                 total = sum(choice.weight for choice in stage)
                 for choice in stage:
                     yield choice.step, choice.weight / total / len(policy.stages)
-        case Genotype():
+        case Genotype() | Clip():
             edges = [edge for node in policy.nodes for edge in node]
             for edge in edges:
                 yield edge.step, 1 / len(edges)

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dastune.report.axis import NOISE, Axis
 from dastune.report.inference import AGAINST_CONTROLS, Comparison, Family, families
 from dastune.report.plan import CONTROLS, PUBLISHED
 from dastune.report.points import between, listed, points, seeds_text
 from dastune.report.power import detectable, seeds_needed
 from dastune.report.stats import Cell
-from dastune.report.tables import levels_of, ops_text, percent
+from dastune.report.tables import levels_of, percent
 from dastune.report.trend import Trend, trends
 
 POINT = 0.01
@@ -25,7 +26,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Best:
-    """The budgeted search with the highest mean at the highest noise level that has one, and what it is held against.
+    """The budgeted search with the highest mean at the highest level that has one, and what it is held against.
 
     Attributes:
         rivals: how many budgeted searches there are at that level, itself included.
@@ -45,7 +46,9 @@ class Best:
         return (*self.controls, *self.searches)
 
 
-def answer(cells: Sequence[Cell], kinds: Mapping[str, str] | None = None, partial: bool = False) -> Answer:
+def answer(
+    cells: Sequence[Cell], kinds: Mapping[str, str] | None = None, partial: bool = False, axis: Axis = NOISE
+) -> Answer:
     """Return the answer that `cells` give.
 
     Published policies are neither compared nor compared with.
@@ -54,6 +57,7 @@ def answer(cells: Sequence[Cell], kinds: Mapping[str, str] | None = None, partia
         cells: as `dastune.report.stats.cells` makes them.
         kinds: method label -> kind (`Plan.methods`), where a label is not the method's own name.
         partial: whether searches or final trainings are still missing.
+        axis: what `cells` are at levels of.
     """
     kinds = kinds or {}
     tested = [cell for cell in cells if cell.mean is not None]
@@ -67,8 +71,8 @@ def answer(cells: Sequence[Cell], kinds: Mapping[str, str] | None = None, partia
         return Answer(("Only controls are compared in this study: nothing in it learns what to apply.",), ())
     if best is None:
         return Answer(("Only controls have final trainings so far; no search can be compared with them yet.",), ())
-    slopes = [trend for trend in trends(known) if kinds.get(trend.method, trend.method) not in CONTROLS]
-    findings = (_reached(best), _against_controls(best), _over_levels(best.cell.method, slopes))
+    slopes = [trend for trend in trends(known, axis.in_step) if kinds.get(trend.method, trend.method) not in CONTROLS]
+    findings = (_reached(best, axis), _against_controls(best), _over_levels(best.cell.method, slopes, axis))
     limits = [*_one_seed(best), *_power(best)]
     if best.rivals > 1:
         limits.append(
@@ -86,10 +90,10 @@ def best_search(cells: Sequence[Cell], kinds: Mapping[str, str]) -> Best | None:
     if not searched:
         return None
     level = levels_of(searched)[-1]
-    there = {cell.method: cell.mean or 0.0 for cell in cells if cell.noise_level == level}
-    rivals = [cell for cell in searched if cell.noise_level == level]
+    there = {cell.method: cell.mean or 0.0 for cell in cells if cell.level == level}
+    rivals = [cell for cell in searched if cell.level == level]
     best = max(rivals, key=lambda cell: cell.mean or 0.0)
-    found = families([cell for cell in cells if cell.noise_level == level], kinds)
+    found = families([cell for cell in cells if cell.level == level], kinds)
     tests: dict[str, int] = {}
 
     def of(family: Family) -> list[Comparison]:
@@ -106,7 +110,7 @@ def best_search(cells: Sequence[Cell], kinds: Mapping[str, str]) -> Best | None:
     return Best(best, len(rivals), tuple(controls), tuple(searches), tests)
 
 
-def _reached(best: Best) -> str:
+def _reached(best: Best, axis: Axis) -> str:
     cell = best.cell
     uncertainty = "one search seed, so no spread"
     if cell.sd is not None:
@@ -118,7 +122,7 @@ def _reached(best: Best) -> str:
     if best.rivals > 1:
         among = f"the highest mean of {best.rivals} budgeted searches"
     return (
-        f"At {ops_text(cell.noise_level)}, {cell.method} reaches a mean test accuracy of {percent(cell.mean)} %, "
+        f"At {axis.text(cell.level)}, {cell.method} reaches a mean test accuracy of {percent(cell.mean)} %, "
         f"{among} ({uncertainty})."
     )
 
@@ -163,12 +167,12 @@ def _some(names: list[str]) -> str:
     return listed(names) if len(names) <= MOST_LISTED else f"{', '.join(names[:MOST_LISTED])} and more"
 
 
-def _over_levels(best: str, slopes: Sequence[Trend]) -> str:
-    """Return Figure 9 in numbers: slopes over noise ops of the best search, and of the other searches."""
+def _over_levels(best: str, slopes: Sequence[Trend], axis: Axis) -> str:
+    """Return Figure 9, or 10, in numbers: slopes of the best search, and of the other searches."""
     own = next((trend for trend in slopes if trend.method == best and trend.mean is not None), None)
     if own is None or own.mean is None:
         return ""
-    text = f"Each noise op more changes the test accuracy of {best} by {points(own.mean, 2)} points"
+    text = f"Each {axis.more} changes the test accuracy of {best} by {points(own.mean, 2)} points"
     if own.interval is not None:
         text += f" ({between(own.interval, 2)})"
     if own.sd is not None:

@@ -1,4 +1,4 @@
-"""Tables of tests between methods, slopes over noise ops, components of the spread, and of what could be detected."""
+"""Tables of tests between methods, slopes over levels, components of the spread, and of what could be detected."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -7,13 +7,14 @@ import pandas as pd
 from scipy import stats
 
 from dastune.report.answer import POINT, Best
+from dastune.report.axis import NOISE, Axis
 from dastune.report.components import Components
 from dastune.report.inference import MOST_PAIRS, Comparison, Family
 from dastune.report.intervals import Interval
 from dastune.report.points import between, p_text, points, seeds_text, signed
 from dastune.report.power import detectable, seeds_needed
 from dastune.report.table import Table
-from dastune.report.tables import NOTHING, number, ops_text, percent
+from dastune.report.tables import NOTHING, number, percent
 from dastune.report.trend import Trend
 
 MOST_ROWS = 100  # of comparisons on the page; a table's CSV has all
@@ -36,22 +37,22 @@ DEFINITIONS = (
 )
 
 
-def comparison_tables(families: Sequence[Family]) -> list[Table]:
-    """Return one table of comparisons for each noise level, the highest first."""
+def comparison_tables(families: Sequence[Family], axis: Axis = NOISE) -> list[Table]:
+    """Return one table of comparisons for each level, the highest first."""
     tables = []
-    for level in sorted({family.noise_level for family in families if family.noise_level is not None}, reverse=True):
-        mine = [family for family in families if family.noise_level == level]
+    for level in sorted({family.level for family in families if family.level is not None}, reverse=True):
+        mine = [family for family in families if family.level == level]
         columns: dict[str, CellText] = {"difference": _difference, "p (Holm)": _p, "g": _effect, "sd ratio": _sd_ratio}
-        tables.append(_comparisons(f"comparisons_{level}", f"Comparisons at {ops_text(level)}", columns, mine))
+        tables.append(_comparisons(f"comparisons_{level}", f"Comparisons at {axis.text(level)}", columns, mine))
     return tables
 
 
-def slope_comparison_table(families: Sequence[Family]) -> Table | None:
+def slope_comparison_table(families: Sequence[Family], axis: Axis = NOISE) -> Table | None:
     """Return the comparisons of slopes; None without any."""
     if not families:
         return None
     columns: dict[str, CellText] = {"difference": lambda item: _difference(item, 2), "p (Holm)": _p}
-    title = "Comparisons of the change with each noise op, points per op"
+    title = f"Comparisons of the change with each {axis.step}, points per {axis.per}"
     return _comparisons("slope_comparisons", title, columns, families)
 
 
@@ -110,13 +111,13 @@ def _sd_ratio(item: Comparison) -> str:
     return number(item.sd_ratio) + ("" if item.p_sd_holm is None else f"\np {p_text(item.p_sd_holm)}")
 
 
-def slopes_table(trends: Sequence[Trend]) -> Table | None:
-    """Return the slope of mean and sd over noise ops, one row a method; None without any."""
+def slopes_table(trends: Sequence[Trend], axis: Axis = NOISE) -> Table | None:
+    """Return the slope of mean and sd over levels, one row a method; None without any."""
     if not trends:
         return None
-    rows = [[trend.method, *_slope_cells(trend), f"{trend.n}\n{_levels(trend)}"] for trend in trends]
+    rows = [[trend.method, *_slope_cells(trend), f"{trend.n}\n{_levels(trend, axis)}"] for trend in trends]
     note = (
-        "Percentage points of the mean, and of the sd over seeds, for each noise op more, by straight lines; under it "
+        f"Percentage points of the mean, and of the sd over seeds, for each {axis.more}, by straight lines; under it "
         "the 95 % interval, with 0 in it where no change is shown. Of the seeds that are at all levels. The interval "
         "of the sd's slope is a generalised one of normal runs."
     )
@@ -128,7 +129,7 @@ def slopes_table(trends: Sequence[Trend]) -> Table | None:
         }
         for trend in trends
     ]
-    title = "Change of test accuracy with each noise op"
+    title = f"Change of test accuracy with each {axis.step}"
     return Table("slopes", title, ["method", "mean", "sd", "seeds"], rows, note, pd.DataFrame(records))
 
 
@@ -141,17 +142,17 @@ def _slope_cells(trend: Trend) -> list[str]:
     return [mean, sd if trend.sd_interval is None else f"{sd}\n{between(trend.sd_interval, 2)}"]
 
 
-def _levels(trend: Trend) -> str:
+def _levels(trend: Trend, axis: Axis) -> str:
     many = len(trend.levels) > FEW_LEVELS
-    return f"at {len(trend.levels)} levels" if many else f"at {', '.join(map(str, trend.levels))} ops"
+    return f"at {len(trend.levels)} levels" if many else f"at {', '.join(map(str, trend.levels))} {axis.unit}"
 
 
-def components_table(components: Sequence[Components]) -> Table | None:
+def components_table(components: Sequence[Components], axis: Axis = NOISE) -> Table | None:
     """Return how much searches and final trainings add to the spread; None without any."""
     if not components:
         return None
-    levels = sorted({item.noise_level for item in components})
-    at = {(item.method, item.noise_level): item for item in components}
+    levels = sorted({item.level for item in components})
+    at = {(item.method, item.level): item for item in components}
     rows = []
     for method in dict.fromkeys(item.method for item in components):
         texts = [_component_cells(at[method, level]) if (method, level) in at else [NOTHING] * 2 for level in levels]
@@ -162,12 +163,13 @@ def components_table(components: Sequence[Components]) -> Table | None:
         "a negative estimate is shown as 0, which does not say that searches are alike."
     )
     records = [
-        {name: value for name, value in asdict(item).items() if name != "interval"} | _ends("share", item.interval)
+        {axis.field if name == "level" else name: value for name, value in asdict(item).items() if name != "interval"}
+        | _ends("share", item.interval)
         for item in components
     ]
     columns = ["method", *["searches", "trainings"] * len(levels)]
     title = "Spread between searches, and between final trainings of one policy"
-    groups = [(ops_text(level), 2) for level in levels]
+    groups = [(axis.text(level), 2) for level in levels]
     return Table("variance_components", title, columns, rows, note, pd.DataFrame(records), groups)
 
 
@@ -178,7 +180,7 @@ def _component_cells(item: Components) -> list[str]:
     return [percent(item.search_sd, 2) + share, percent(item.training_sd, 2)]
 
 
-def detectable_table(best: Best | None) -> Table | None:
+def detectable_table(best: Best | None, axis: Axis = NOISE) -> Table | None:
     """Return what the study could have detected between its best search and the others; None without a spread."""
     if best is None or all(item.spread is None for item in best.others):
         return None
@@ -205,7 +207,7 @@ def detectable_table(best: Best | None) -> Table | None:
         "1 point. Under each: after Holm's correction. By the noncentral t distribution, with the spread seen taken "
         "for the true one; of few seeds it is a rough guess, and so are these."
     )
-    where = ops_text(best.cell.noise_level)
+    where = axis.text(best.cell.level)
     title = f"What could have been detected: {best.cell.method} against others at {where}"
     titles = ["second method", "seen", "detectable", "seeds for seen", "seeds for 1 point"]
     return Table("detectable", title, titles, rows, note, pd.DataFrame(records))

@@ -7,12 +7,13 @@ import numpy as np
 from scipy import stats
 
 from dastune.folder import FinalRow, SearchRow
+from dastune.report.axis import NOISE, Axis
 from dastune.report.intervals import ALPHA, ROUNDING, Interval
 
 
 @dataclass(frozen=True)
 class Components:
-    """Variance components of one method at one noise level: one-way random effects, by analysis of variance.
+    """Variance components of one method at one level: one-way random effects, by analysis of variance.
 
     Attributes:
         searches, trainings: how many searches with final trainings, and how many of these.
@@ -25,7 +26,7 @@ class Components:
     """
 
     method: str
-    noise_level: int
+    level: int
     searches: int
     trainings: int
     search_sd: float
@@ -35,8 +36,8 @@ class Components:
     interval: Interval | None
 
 
-def components(searches: Iterable[SearchRow], finals: Iterable[FinalRow]) -> list[Components]:
-    """Return the components of each method and noise level with several searches, one of them trained several times.
+def components(searches: Iterable[SearchRow], finals: Iterable[FinalRow], axis: Axis = NOISE) -> list[Components]:
+    """Return the components of each method and level with several searches, one of them trained several times.
 
     Methods as they first appear, levels ascending; failed searches are left out.
     """
@@ -44,7 +45,7 @@ def components(searches: Iterable[SearchRow], finals: Iterable[FinalRow]) -> lis
     groups: dict[tuple[str, int], dict[int, list[float]]] = {}
     for row in finals:
         if row.search_id not in failed:
-            at = groups.setdefault((row.method, row.noise_level), {})
+            at = groups.setdefault((row.method, axis.level(row)), {})
             at.setdefault(row.search_seed, []).append(row.test_accuracy)
     order = {method: place for place, method in enumerate(dict.fromkeys(method for method, _ in groups))}
     keys = sorted(groups, key=lambda key: (order[key[0]], key[1]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from dastune.budget import Charge, Ledger, LedgerEvent, Meter
-from dastune.folder import FinalRow, SearchRow
+from dastune.folder import FinalRow, SearchRow, method_of
 from dastune.report.protocol import device_unit
 from dastune.report.results import Results
 from dastune.report.table import Table
@@ -57,7 +57,7 @@ def costs(results: Results) -> list[Cost]:
     for search in dict.fromkeys([*rows, *finals, *results.ledger]):
         row, trained = rows.get(search), finals.get(search, [])
         known = row or (trained[0] if trained else None)
-        method = known.method if known else search.rpartition("-n")[0]  # an id is METHOD-nLEVEL-sSEED
+        method = known.method if known else method_of(search)
         cost = _of_search(method, search, row, trained, results.ledger.get(search, ()), energies.get(search))
         methods.setdefault(method, []).append(cost)
     return [_sum(method, of) for method, of in methods.items() if of]
@@ -141,7 +141,7 @@ def costs_table(results: Results, price_per_hour: float | None = None) -> Table 
     unit = device_unit(results.study)
     return Table(
         name="costs",
-        title=f"Device time ({unit}s), over all noise levels and seeds",
+        title=f"Device time ({unit}s), over all {results.axis.levels} and seeds",
         columns=columns,
         rows=rows,
         note=_note(whole, price_per_hour),

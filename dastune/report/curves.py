@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dastune.folder import FinalRow, SearchRow, StudyFolder
+from dastune.report.axis import NOISE, Axis
 
 MOST_POINTS = 200  # of one search or training; of a longer one every second point is kept, every fourth, ...
 MOST_LINE_CHARACTERS = 100_000
@@ -100,12 +101,12 @@ def stepwise(many: Sequence[Series], end: float) -> Bundle | None:
     return _bundle(at, [series.values[np.searchsorted(series.at, at, side="right") - 1] for series in many])
 
 
-def anytime_bundles(searches: Iterable[SearchRow], curves: Curves) -> dict[tuple[str, int], Bundle]:
-    """Return (method, noise level) -> the validation accuracies of its searches as one; failed ones are left out."""
+def anytime_bundles(searches: Iterable[SearchRow], curves: Curves, axis: Axis = NOISE) -> dict[tuple[str, int], Bundle]:
+    """Return (method, level) -> the validation accuracies of its searches as one; failed ones are left out."""
     rows: dict[tuple[str, int], list[SearchRow]] = {}
     for row in searches:
         if row.status != "failed" and row.id in curves.accuracies:
-            rows.setdefault((row.method, row.noise_level), []).append(row)
+            rows.setdefault((row.method, axis.level(row)), []).append(row)
     found = {
         key: stepwise([curves.accuracies[row.id] for row in many], max(row.charged_seconds for row in many))
         for key, many in rows.items()

@@ -12,6 +12,7 @@ from dastune.errors import UserError
 from dastune.folder import SearchRow, StudyFolder
 from dastune.ops.table import OPS
 from dastune.policy.policy import Policy, applied_shares, load_policy
+from dastune.report.axis import NOISE, Axis
 from dastune.report.plan import Plan
 from dastune.report.stats import mean, sd
 
@@ -68,7 +69,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Found:
-    """What the searches of one method at one noise level found. Failed searches are left out.
+    """What the searches of one method at one level found. Failed searches are left out.
 
     Attributes:
         noise_mass: as the rows say it; 0 for a policy that applies nothing.
@@ -88,7 +89,7 @@ class Found:
     """
 
     method: str
-    noise_level: int
+    level: int
     noise_mass: Spread
     uniform_noise_share: float | None
     rate: Spread
@@ -112,8 +113,10 @@ class Found:
         return dict(sorted(means.items(), key=lambda item: -item[1]))
 
 
-def findings(searches: Iterable[SearchRow], applied: Mapping[str, Applied], plan: Plan | None) -> list[Found]:
-    """Return what each method found at each noise level: methods as they first appear, levels ascending.
+def findings(
+    searches: Iterable[SearchRow], applied: Mapping[str, Applied], plan: Plan | None, axis: Axis = NOISE
+) -> list[Found]:
+    """Return what each method found at each level of `axis`: methods as they first appear, levels ascending.
 
     Args:
         searches: rows; failed ones are left out.
@@ -123,7 +126,7 @@ def findings(searches: Iterable[SearchRow], applied: Mapping[str, Applied], plan
     groups: dict[tuple[str, int], list[SearchRow]] = {}
     methods: dict[str, int] = {}
     for row in searches:
-        groups.setdefault((row.method, row.noise_level), []).append(row)
+        groups.setdefault((row.method, axis.level(row)), []).append(row)
         methods.setdefault(row.method, len(methods))
     ops = plan.ops if plan else {}
     keys = sorted(groups, key=lambda key: (methods[key[0]], key[1]))
@@ -139,7 +142,7 @@ def _found(
     uniform = dict.fromkeys(ops, 1 / len(ops)) if ops else None
     return Found(
         method=method,
-        noise_level=level,
+        level=level,
         noise_mass=_spread(row.noise_mass for row in rows),
         uniform_noise_share=mean(row.uniform_noise_share for row in rows),
         rate=_spread(each.rate for each in read.values()),

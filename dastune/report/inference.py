@@ -88,9 +88,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Family:
-    """The comparisons of one question at one noise level, over which Holm's correction goes; None: of all levels."""
+    """The comparisons of one question at one level, over which Holm's correction goes; None: of all levels."""
 
-    noise_level: int | None
+    level: int | None
     question: str
     comparisons: tuple[Comparison, ...]
 
@@ -111,7 +111,7 @@ def families(cells: Iterable[Cell], kinds: Mapping[str, str]) -> list[Family]:
     levels: dict[int, dict[str, Values]] = {}
     for cell in cells:
         if cell.n:
-            levels.setdefault(cell.noise_level, {})[cell.method] = cell.accuracies
+            levels.setdefault(cell.level, {})[cell.method] = cell.accuracies
     return [
         Family(level, question, tuple(compare(values, pairs)))
         for level, values in sorted(levels.items())

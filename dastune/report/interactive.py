@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dastune.report.axis import NOISE, Axis
 from dastune.report.curves import Bundle
 from dastune.report.figures.curves import marked
 from dastune.report.stats import Cell
-from dastune.report.tables import PLUS_MINUS, methods_of, ops_text, percent
+from dastune.report.tables import PLUS_MINUS, methods_of, percent
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def level_tips(
     mean_text: Callable[[Cell], str],
     seeds: Callable[[Cell], Mapping[int, float]] | None = None,
     reference: str = "",
+    axis: Axis = NOISE,
 ) -> Tips:
-    """Return the tips of a figure over the number of noise ops.
+    """Return the tips of a figure over levels.
 
     Args:
         cells: those that the figure draws: no mark for a cell without `seeds`, or without an sd where `seeds` is None.
@@ -49,10 +51,10 @@ def level_tips(
         drawn = [
             cell for cell in cells if cell.method == method and (cell.sd is not None if seeds is None else seeds(cell))
         ]
-        marks[f"mean-{index}"] = [f"{ops_text(cell.noise_level)}: {mean_text(cell)}" for cell in drawn]
+        marks[f"mean-{index}"] = [f"{axis.text(cell.level)}: {mean_text(cell)}" for cell in drawn]
         if seeds is not None:
             marks[f"seeds-{index}"] = [
-                f"{ops_text(cell.noise_level)}, seed {seed}: {percent(value)} %"
+                f"{axis.text(cell.level)}, seed {seed}: {percent(value)} %"
                 for cell in drawn
                 for seed, value in seeds(cell).items()
             ]

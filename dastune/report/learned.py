@@ -1,4 +1,4 @@
-"""Did the search learn anything? Four questions to each method at each noise level, answered by rules."""
+"""Did the search learn anything? Four questions to each method at each level, answered by rules."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
+from dastune.report.axis import NOISE, Axis
 from dastune.report.found import Found
 from dastune.report.inference import Comparison, compare
 from dastune.report.intervals import CONFIDENCE, Interval, mean_interval
@@ -13,7 +14,7 @@ from dastune.report.plan import CONTROLS
 from dastune.report.points import between, points
 from dastune.report.stats import Cell, mean
 from dastune.report.table import Table
-from dastune.report.tables import FOUND_NUMBERS, NOTHING, few_children, found_rows, number, ops_text
+from dastune.report.tables import FOUND_NUMBERS, NOTHING, few_children, found_rows, number
 
 Verdict = Literal["yes", "no", "can't tell"]
 
@@ -64,10 +65,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Learned:
-    """The answers for one method at one noise level, by question; those that cannot be asked are not there."""
+    """The answers for one method at one level, by question; those that cannot be asked are not there."""
 
     method: str
-    noise_level: int
+    level: int
     answers: Mapping[str, Answer]
 
 
@@ -81,7 +82,7 @@ def learned(found: Iterable[Found], cells: Sequence[Cell], kinds: Mapping[str, s
     gains = {control: _gains(control, cells, kinds) for control in (RANDOM, TRIVIAL)}
     result = []
     for each in found:
-        kind, key = kinds.get(each.method, each.method), (each.method, each.noise_level)
+        kind, key = kinds.get(each.method, each.method), (each.method, each.level)
         if kind in FIXED:
             continue
         answers: dict[str, Answer | None] = {"noise": _of_noise(each), "agreement": _of_agreement(each)}
@@ -119,11 +120,11 @@ def _of_agreement(found: Found) -> Answer | None:
 
 
 def _gains(control: str, cells: Iterable[Cell], kinds: Mapping[str, str]) -> dict[tuple[str, int], Comparison]:
-    """Return (method, noise level) -> its comparison with the first control of a kind, by the test of all others."""
+    """Return (method, level) -> its comparison with the first control of a kind, by the test of all others."""
     levels: dict[int, dict[str, Mapping[int, float]]] = {}
     for cell in cells:
         if cell.n:
-            levels.setdefault(cell.noise_level, {})[cell.method] = cell.accuracies
+            levels.setdefault(cell.level, {})[cell.method] = cell.accuracies
     found: dict[tuple[str, int], Comparison] = {}
     for level, values in levels.items():
         other = next((method for method in values if kinds.get(method, method) == control), None)
@@ -149,17 +150,17 @@ def _interval(values: Sequence[float]) -> Interval | None:
     return (values[0], values[0]) if interval is None and len(values) > 1 else interval
 
 
-def learned_table(rows: Sequence[Learned], level: int) -> Table:
-    """Return the answers at one noise level, with the numbers under them, without questions that nobody was asked."""
-    here = [row for row in rows if row.noise_level == level]
+def learned_table(rows: Sequence[Learned], level: int, axis: Axis = NOISE) -> Table:
+    """Return the answers at one level, with the numbers under them, without questions that nobody was asked."""
+    here = [row for row in rows if row.level == level]
     asked = [question for question in QUESTIONS if any(question in row.answers for row in here)]
     return Table(
         name=f"learned_{level}",
-        title=f"Did the search learn anything? {ops_text(level).capitalize()}",
+        title=f"Did the search learn anything? {axis.text(level).capitalize()}",
         columns=["method", *(f"{QUESTIONS[question]}?" for question in asked)],
         rows=[[row.method, *(answer_text(row.answers.get(question)) for question in asked)] for row in here],
         note="Points, with 95 % intervals over search seeds; agreement between seeds, and what it is by chance.",
-        frame=_frame(here, asked),
+        frame=_frame(here, asked, axis),
     )
 
 
@@ -173,10 +174,10 @@ def answer_text(answer: Answer | None) -> str:
     return text if answer.interval is None else f"{text} ({between(answer.interval)})"
 
 
-def _frame(rows: Sequence[Learned], asked: Sequence[str]) -> pd.DataFrame:
+def _frame(rows: Sequence[Learned], asked: Sequence[str], axis: Axis) -> pd.DataFrame:
     records = []
     for row in rows:
-        record: dict[str, object] = {"method": row.method, "noise_level": row.noise_level}
+        record: dict[str, object] = {"method": row.method, axis.field: row.level}
         for question in asked:
             answer = row.answers.get(question)
             record[f"{question}_verdict"] = answer and answer.verdict
@@ -189,12 +190,12 @@ def _frame(rows: Sequence[Learned], asked: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def found_table(found: Iterable[Found], level: int) -> Table:
-    """Return what the searches of one noise level found; `DEFINITIONS` say what its columns are."""
-    here = [each for each in found if each.noise_level == level]
+def found_table(found: Iterable[Found], level: int, axis: Axis = NOISE) -> Table:
+    """Return what the searches of one level found; `DEFINITIONS` say what its columns are."""
+    here = [each for each in found if each.level == level]
     columns, *rows = found_rows(here)
-    about = [{"method": each.method, "noise_level": level} for each in here]
+    about = [{"method": each.method, axis.field: level} for each in here]
     numbers = [{name: value(each) for name, value in FOUND_NUMBERS.items()} for each in here]
     frame = pd.DataFrame([{**one, **other} for one, other in zip(about, numbers, strict=True)])
-    title = f"What the searches found, {ops_text(level)}"
-    return Table(f"found_{level}", title, columns, rows, few_children(here), frame)
+    title = f"What the searches found, {axis.text(level)}"
+    return Table(f"found_{level}", title, columns, rows, few_children(here, axis), frame)

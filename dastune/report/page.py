@@ -23,6 +23,8 @@ from dastune.report.sections.noise import noise, noise_tables
 from dastune.report.sections.ops import ops_tables
 from dastune.report.sections.policies import policies
 from dastune.report.sections.provenance import missing, provenance, provenance_tables
+from dastune.report.sections.receptive import receptive, receptive_tables
+from dastune.report.sections.table10 import table10, table10_tables
 from dastune.report.sections.table11 import table11, table11_tables
 from dastune.report.sections.training import training, training_tables
 from dastune.report.table import Table
@@ -55,6 +57,8 @@ class Section:
 SECTIONS = (
     Section("accuracy", "Accuracy", accuracy, accuracy_tables),
     Section("published", "Published policies", external, external_tables, compares=False),
+    Section("table10", "Table 10", table10, table10_tables),
+    Section("receptive", "Receptive fields", receptive, receptive_tables),
     Section("table11", "Table 11", table11, table11_tables),
     Section("comparisons", "Comparisons", comparisons, comparisons_tables),
     Section("anytime", "Over charged time", anytime, anytime_tables),
@@ -89,13 +93,13 @@ def write_report(folder: StudyFolder, output: Path | None = None, price_per_hour
 
 def write_page(results: Results) -> None:
     """Write the page of a study, with all that belongs to it, to `results.output`, an empty folder."""
-    output, found = results.output, results.cells
+    output, found, axis = results.output, results.cells, results.axis
     if results.compares:
-        write_csv(found, results.found, output / "tables.csv")
+        write_csv(found, results.found, output / "tables.csv", axis)
     if results.published:
-        write_external_csv(results.published, output / "external.csv")
+        write_external_csv(results.published, output / "external.csv", axis)
     (output / "tables.md").write_bytes(
-        encoded(markdown(found, results.found, results.published, unlike(results.models)))
+        encoded(markdown(found, results.found, results.published, unlike(results.models), axis))
     )
     sections = [section for section in SECTIONS if results.compares or not section.compares]
     shown = [(section, markup) for section in sections if (markup := section.markup(results))]

@@ -1,13 +1,15 @@
 """What a study's YAML promises: which searches and final trainings are to come, and how far it is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dastune.config import yaml_file
 from dastune.errors import UserError
-from dastune.folder import FinalRow, SearchRow, StudyFolder
+from dastune.folder import FinalRow, SearchRow, StudyFolder, search_id
+from dastune.report.axis import NOISE, REMOVED, Axis
+from dastune.report.protocol import value_at
 
 # methods that a search must beat
 CONTROLS = ("none", "standard", "uniform", "trivial", "random")
@@ -29,8 +31,9 @@ class Plan:
             policies at random.
         searches: the ids of all searches.
         train_seeds: the seeds of the final trainings of each search.
-        ops: noise level -> the ops of its space; empty where the study does not list them.
+        ops: level -> the ops of the searches' space; empty where the study does not list them.
         published: label -> name of the published policy, for those labels that have one.
+        axis: what the study varies.
     """
 
     methods: dict[str, str]
@@ -38,6 +41,7 @@ class Plan:
     train_seeds: tuple[int, ...]
     ops: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     published: Mapping[str, str] = field(default_factory=dict)
+    axis: Axis = NOISE
 
     @property
     def compares(self) -> bool:
@@ -83,9 +87,11 @@ def read_plan(path: Path) -> Plan | None:
     try:
         study = yaml_file.read(path)
         options = {str(label): of if isinstance(of, dict) else {} for label, of in study["methods"].items()}
-        levels = [int(level) for level in study["space"]["noise"]["levels"]]
+        noise_levels = [int(level) for level in study["space"]["noise"]["levels"]]
+        removed = [int(percent) for percent in value_at(study, "data", "removed_percent") or [0]]
         search_seeds = [int(seed) for seed in study["seeds"]["search"]]
         train_seeds = tuple(int(seed) for seed in study["seeds"]["final"])
+        axis, levels = (REMOVED, removed) if removed != [0] and len(noise_levels) == 1 else (NOISE, noise_levels)
         many = len(options) * len(levels) * len(search_seeds) * max(len(train_seeds), 1) > MOST_SEARCHES
     except (UserError, ArithmeticError, ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -93,22 +99,31 @@ def read_plan(path: Path) -> Plan | None:
         return None
     methods = {label: _kind(label, of) for label, of in options.items()}
     searches = [
-        f"{label}-n{level}-s{seed}"
+        search_id(label, axis.field, level, seed)
         for label, kind in methods.items()
         for level in (levels[:1] if kind == PUBLISHED else levels)
         for seed in search_seeds
     ]
     published = {label: str(options[label].get("policy", "")) for label, kind in methods.items() if kind == PUBLISHED}
-    return Plan(methods, tuple(searches), train_seeds, _ops(study["space"], levels), published)
+    noise = {level: level if axis is NOISE else noise_levels[0] for level in levels}
+    return Plan(methods, tuple(searches), train_seeds, _ops(study["space"], noise), published, axis)
 
 
-def _ops(space: Mapping[str, Any], levels: list[int]) -> dict[int, tuple[str, ...]]:
-    """Return the ops of each level where the study lists them, as a resolved one does."""
+def axis_of(plan: Plan | None, rows: Sequence[SearchRow | FinalRow]) -> Axis:
+    """Return what a study varies; where its plan cannot be read, what its rows do."""
+    if plan is not None:
+        return plan.axis
+    removes = any(row.removed_percent for row in rows) and len({row.noise_level for row in rows}) == 1
+    return REMOVED if removes else NOISE
+
+
+def _ops(space: Mapping[str, Any], noise_levels: Mapping[int, int]) -> dict[int, tuple[str, ...]]:
+    """Return the ops of each level, given with its noise level, where the study lists them, as a resolved one does."""
     try:
         own, noise = ([str(item["op"]) for item in items] for items in (space["ops"], space["noise"]["ops"]))
     except (KeyError, TypeError):
         return {}
-    return {level: (*own, *noise[:level]) for level in levels}
+    return {level: (*own, *noise[:of]) for level, of in noise_levels.items()}
 
 
 def _kind(label: str, options: Mapping[str, Any]) -> str:
@@ -147,7 +162,7 @@ def rows_in_order(folder: StudyFolder, plan: Plan | None) -> tuple[list[SearchRo
         raise UserError(f"{folder.root}: has rows of more than {MOST_METHODS} methods; no report can show so many")
     order = {label: place for place, label in enumerate(plan.methods)} if plan else {}
 
-    def place(row: SearchRow | FinalRow) -> tuple[int, int, int]:
-        return order.get(row.method, len(order)), row.noise_level, row.search_seed
+    def place(row: SearchRow | FinalRow) -> tuple[int, int, int, int]:
+        return order.get(row.method, len(order)), row.noise_level, row.removed_percent, row.search_seed
 
     return sorted(searches, key=place), sorted(finals, key=lambda row: (*place(row), row.train_seed))

@@ -7,14 +7,20 @@ from typing import Any
 
 from dastune import errors
 from dastune.ops.spaces import DASTUNE
-from dastune.ops.table import OPS
-from dastune.policy.policy import Choice, Edge, Genotype, Policy, Stages, Step, SubPolicies, noise_mass, op_shares
+from dastune.ops.table import OPS, at_distance
+from dastune.policy.policy import Choice, Clip, Edge, Genotype, Policy, Stages, Step, SubPolicies, noise_mass, op_shares
 
 _JOINED = {
     "mean": "the mean of its edges",
     "sum": "the sum of its edges, cut to [0, 1]",
     "sample": "one of its edges, drawn for each image",
 }
+_ORDERS = {
+    "time": "in time",
+    "shuffled": "in an order drawn for each image",
+    "one": "of which each image becomes one, drawn for it",
+}
+_MOST_DISTANCES = 16  # written out
 
 
 def policy_lines(policy: Policy) -> list[str]:
@@ -44,7 +50,7 @@ def printable(value: Any) -> str:
 
 
 def _argument(step: Step) -> str:
-    """Return the range of the argument with its unit; enhancements as the factor that users of PIL know."""
+    """Return the range of the argument with its unit; zoom and enhancements as the factor that users of PIL know."""
     unit = OPS[step.op].unit
     if unit != "factor less 1":
         return f"{_range(step, 0)} {unit}"
@@ -62,6 +68,8 @@ def _range(step: Step, centre: float) -> str:
 
 def _kind(policy: Policy) -> str:
     match policy:
+        case Clip():
+            return f"clip of {_count(policy.frames, 'frame', 'frames')}, {_ORDERS[policy.order]}"
         case SubPolicies():
             return f"{_count(len(policy.sub_policies), 'sub-policy', 'sub-policies')}; each image goes through one"
         case Stages():
@@ -105,6 +113,14 @@ def _steps(policy: Policy) -> Iterator[str]:
             for index, edges in enumerate(policy.nodes):
                 yield f"node {index}"
                 yield from _edges(edges, policy.inputs)
+        case Clip():
+            steps = f"steps away from it: {_distances(policy)} ({policy.profile})"
+            yield f"frame {policy.frames // 2} is the image; {steps}"
+            nodes = _count(len(policy.nodes), "node", "nodes")
+            yield f"cell of {nodes}, each {_JOINED['mean']}; the last is the output"
+            for index, edges in enumerate(policy.nodes):
+                yield f"node {index}"
+                yield from _moves(edges, policy)
 
 
 def _choices(stage: Sequence[Choice]) -> Iterator[str]:
@@ -115,8 +131,33 @@ def _choices(stage: Sequence[Choice]) -> Iterator[str]:
 
 def _edges(edges: Sequence[Edge], inputs: int) -> Iterator[str]:
     for edge in edges:
-        source = "image" if edge.source < inputs else f"node {edge.source - inputs}"
-        yield f"      from {source:<8} {step_text(edge.step)}"
+        yield f"      from {_state(edge.source, inputs):<8} {step_text(edge.step)}"
+
+
+def _moves(edges: Sequence[Edge], policy: Clip) -> Iterator[str]:
+    """Yield what each edge does at a step, and in frame 0, which is the farthest from the middle."""
+    farthest = policy.distances[0]
+    for edge in edges:
+        moved = ""
+        if OPS[edge.step.op].argument and farthest:
+            moved = f" a step, {_at_distance(edge.step, farthest)} in frame 0"
+        yield f"      from {_state(edge.source, policy.inputs):<8} {step_text(edge.step)}{moved}"
+
+
+def _at_distance(step: Step, distance: int) -> str:
+    argument = at_distance(step.op, step.low, distance)
+    return _argument(step.model_copy(update={"low": argument, "high": argument}))
+
+
+def _distances(policy: Clip) -> str:
+    found = policy.distances
+    if len(found) <= _MOST_DISTANCES:
+        return " ".join(map(str, found))
+    return f"{found[0]} ... 0 ... {found[-1]}"
+
+
+def _state(source: int, inputs: int) -> str:
+    return "image" if source < inputs else f"node {source - inputs}"
 
 
 def _percent(share: float) -> str:

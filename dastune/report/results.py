@@ -12,6 +12,7 @@ from dastune.config import yaml_file
 from dastune.errors import UserError
 from dastune.folder import FinalRow, SearchRow, StudyFolder
 from dastune.report.answer import Answer, Best, answer, best_search
+from dastune.report.axis import Axis
 from dastune.report.components import Components, components
 from dastune.report.curves import Bundle, Curves, anytime_bundles, read_curves
 from dastune.report.devices import DeviceModel, device_models
@@ -20,7 +21,8 @@ from dastune.report.found import Applied, Found, findings, read_applied
 from dastune.report.heard import hear
 from dastune.report.inference import Family, families
 from dastune.report.learned import Learned, learned
-from dastune.report.plan import Plan, Progress, progress, read_plan, rows_in_order
+from dastune.report.plan import Plan, Progress, axis_of, progress, read_plan, rows_in_order
+from dastune.report.receptive import Fields, read_fields
 from dastune.report.stats import Cell, cells
 from dastune.report.trend import Trend, trends
 
@@ -61,13 +63,18 @@ class Results:
         return progress(self.plan, list(self.searches), list(self.finals))
 
     @cached_property
+    def axis(self) -> Axis:
+        """What the study varies."""
+        return axis_of(self.plan, [*self.searches, *self.finals])
+
+    @cached_property
     def all_cells(self) -> tuple[Cell, ...]:
-        """Of each method and noise level, published policies too."""
-        return tuple(cells(self.searches, self.finals))
+        """Of each method and level, published policies too."""
+        return tuple(cells(self.searches, self.finals, self.axis))
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """Of each method and noise level that the study compares."""
+        """Of each method and level that the study compares."""
         return tuple(apart(self.all_cells, self.plan)[0])
 
     @cached_property
@@ -92,8 +99,8 @@ class Results:
 
     @cached_property
     def found(self) -> tuple[Found, ...]:
-        """What the searches found, of each method and noise level that the study compares."""
-        return tuple(findings(self.own_searches, self.applied, self.plan))
+        """What the searches found, of each method and level that the study compares."""
+        return tuple(findings(self.own_searches, self.applied, self.plan, self.axis))
 
     @cached_property
     def learned(self) -> tuple[Learned, ...]:
@@ -101,35 +108,51 @@ class Results:
         return tuple(learned(self.found, self.cells, self.kinds))
 
     @cached_property
+    def lowest(self) -> tuple[Cell, ...]:
+        """The cells of the lowest level with results, of what the study compares."""
+        return tuple(cell for cell in self.cells if cell.level == min(cell.level for cell in self.cells))
+
+    @cached_property
+    def lowest_finals(self) -> tuple[FinalRow, ...]:
+        """The final trainings of `lowest`."""
+        levels = {cell.level for cell in self.lowest}
+        return tuple(row for row in self.own_finals if self.axis.level(row) in levels)
+
+    @cached_property
+    def receptive_fields(self) -> tuple[list[Fields], int]:
+        """The receptive fields of the networks of `lowest_finals`, and how many files of them are damaged."""
+        return read_fields(self.folder, self.lowest_finals)
+
+    @cached_property
     def answer(self) -> Answer:
         """The answer in sentences."""
-        return answer(self.all_cells, self.kinds, partial=not self.state.complete)
+        return answer(self.all_cells, self.kinds, partial=not self.state.complete, axis=self.axis)
 
     @cached_property
     def best(self) -> Best | None:
-        """The best search at the highest noise level, and what it is held against."""
+        """The best search at the highest level, and what it is held against."""
         return best_search(self.cells, self.kinds)
 
     @cached_property
     def families(self) -> tuple[Family, ...]:
-        """The comparisons of methods at each noise level."""
+        """The comparisons of methods at each level."""
         return tuple(families(self.cells, self.kinds))
 
     @cached_property
     def trends(self) -> tuple[Trend, ...]:
-        """How each method's accuracy and its spread change with noise ops."""
-        return tuple(trends(self.cells))
+        """How each method's accuracy and its spread change along the axis."""
+        return tuple(trends(self.cells, self.axis.in_step))
 
     @cached_property
     def components(self) -> tuple[Components, ...]:
         """How much of the spread is between searches, and between final trainings."""
-        return tuple(components(self.own_searches, self.own_finals))
+        return tuple(components(self.own_searches, self.own_finals, self.axis))
 
     @cached_property
     def anytime(self) -> Mapping[tuple[str, int], Bundle]:
-        """(Method, noise level) -> validation accuracy, in [0, 1], over charged seconds; methods in order."""
+        """(Method, level) -> validation accuracy, in [0, 1], over charged seconds; methods in order."""
         order = {method: place for place, method in enumerate(dict.fromkeys(cell.method for cell in self.cells))}
-        found = anytime_bundles(self.own_searches, self.curves)
+        found = anytime_bundles(self.own_searches, self.curves, self.axis)
         return {key: found[key] for key in sorted(found, key=lambda key: (order[key[0]], key[1]))}
 
     @cached_property

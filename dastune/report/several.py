@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dastune.errors import UserError
 from dastune.folder import SAFE_NAME, StudyFolder
+from dastune.report.axis import NOISE, Axis
 from dastune.report.devices import ran_on
 from dastune.report.files import NEW, PAGE, is_report, remade
 from dastune.report.markup import Markup, bullets, element, inline_svg
@@ -123,19 +124,29 @@ def _differences(studies: Sequence[Study]) -> Sequence[Markup]:
 
 
 def _figures(studies: Sequence[Study]) -> list[Markup]:
-    """Return Figure 9 of each study that has one."""
-    shown = []
+    """Return Figure 9, or 10, of each study that has one; those over the same axis beside each other."""
+    axes = dict.fromkeys(results.axis for _, results in studies)
+    return [section for axis in axes for section in _figures_over(axis, studies)]
+
+
+def _figures_over(axis: Axis, studies: Sequence[Study]) -> list[Markup]:
+    shown, methods = [], set()
     for number, (name, results) in enumerate(studies):
-        path = results.output / "figure9.svg"
+        if results.axis is not axis:
+            continue
+        methods.add(tuple(methods_of(results.cells)))
+        path = results.output / f"{axis.figure}.svg"
         if path.is_file():
-            label = f"Line chart of test accuracy over noise ops, {name}. {described(results.cells, accuracy_text)}"
+            words = described(results.cells, accuracy_text, axis)
+            label = f"Line chart of test accuracy over the {axis.number}, {name}. {words}"
             svg = inline_svg(path.read_text(encoding="utf-8"), f"study{number}", label)
             caption = element("figcaption", element("a", name, href=f"{name}/{PAGE}#accuracy"))
             shown.append(element("figure", caption, svg))
     if not shown:
         return []
     note = "Mean and sd of test accuracy over search seeds; the studies' own pages tell more."
-    if len({tuple(methods_of(results.cells)) for _, results in studies}) > 1:
+    if len(methods) > 1:
         note += " The studies have other methods, so a colour need not mean the same method in two figures."
-    heading = element("h2", "Test accuracy over the number of noise ops")
-    return [element("section", heading, element("p", note), element("div", *shown, class_="side"), id="accuracy")]
+    heading = element("h2", f"Test accuracy over the {axis.number}")
+    name = "accuracy" if axis is NOISE else f"accuracy-{axis.field}"
+    return [element("section", heading, element("p", note), element("div", *shown, class_="side"), id=name)]

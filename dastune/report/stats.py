@@ -1,4 +1,4 @@
-"""From rows to numbers: one Cell per method and noise level, and paired differences between cells. No plotting."""
+"""From rows to numbers: one Cell per method and level, and paired differences between cells. No plotting."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 from dastune.folder import FinalRow, SearchRow
+from dastune.report.axis import NOISE, Axis
 from dastune.report.intervals import ALPHA, Interval, mean_interval, sd_interval, within
 
 MOST_SD = 0.5  # of a number in [0, 1]
@@ -14,7 +15,7 @@ MOST_SD = 0.5  # of a number in [0, 1]
 
 @dataclass(frozen=True)
 class Cell:
-    """What is known of one method at one noise level. Accuracies and shares are in [0, 1].
+    """What is known of one method at one level of the study's axis. Accuracies and shares are in [0, 1].
 
     Attributes:
         accuracies: search seed -> test accuracy, the mean over the training seeds of that search.
@@ -30,7 +31,7 @@ class Cell:
     """
 
     method: str
-    noise_level: int
+    level: int
     accuracies: Mapping[int, float]
     mean: float | None
     sd: float | None
@@ -74,8 +75,8 @@ class Difference:
         return len(self.values)
 
 
-def cells(searches: Iterable[SearchRow], finals: Iterable[FinalRow]) -> list[Cell]:
-    """Return one Cell per method and noise level: methods as they first appear, levels ascending.
+def cells(searches: Iterable[SearchRow], finals: Iterable[FinalRow], axis: Axis = NOISE) -> list[Cell]:
+    """Return one Cell per method and level of `axis`: methods as they first appear, levels ascending.
 
     Searches are read first, then finals: a method known only by its finals comes last.
     """
@@ -84,14 +85,14 @@ def cells(searches: Iterable[SearchRow], finals: Iterable[FinalRow]) -> list[Cel
     found: dict[tuple[str, int], list[SearchRow]] = {}
     trained: dict[tuple[str, int], list[FinalRow]] = {}
     for search in searches:
-        found.setdefault((search.method, search.noise_level), []).append(search)
+        found.setdefault((search.method, axis.level(search)), []).append(search)
     for final in finals:
-        trained.setdefault((final.method, final.noise_level), []).append(final)
+        trained.setdefault((final.method, axis.level(final)), []).append(final)
     keys = sorted(found.keys() | trained.keys(), key=lambda key: (methods.index(key[0]), key[1]))
     return [_cell(*key, found.get(key, []), trained.get(key, [])) for key in keys]
 
 
-def _cell(method: str, noise_level: int, searches: list[SearchRow], finals: list[FinalRow]) -> Cell:
+def _cell(method: str, level: int, searches: list[SearchRow], finals: list[FinalRow]) -> Cell:
     failed = {row.id for row in searches if row.status == "failed"}
     good = [row for row in searches if row.id not in failed]
     by_seed: dict[int, list[float]] = {}
@@ -106,7 +107,7 @@ def _cell(method: str, noise_level: int, searches: list[SearchRow], finals: list
 
     return Cell(
         method=method,
-        noise_level=noise_level,
+        level=level,
         accuracies=accuracies,
         mean=mean(accuracies.values()),
         sd=sd(accuracies.values()),

@@ -21,7 +21,7 @@ from dastune.budget import Charge, Ledger, LedgerEvent, device_share
 from dastune.config import StudyConfig, load_study
 from dastune.config.study import BlackBox, Das
 from dastune.errors import UserError, printable, shortened
-from dastune.folder import FinalRow, SearchRow, StudyFolder
+from dastune.folder import FinalRow, SearchRow, StudyFolder, method_of
 from dastune.report.heard import MOST, Heard, hear
 from dastune.report.plan import Plan, read_plan
 from dastune.report.standing import (
@@ -153,7 +153,7 @@ class _Reading:
         self._searches = [
             _Search(
                 id=search,
-                method=search.rpartition("-n")[0],
+                method=method_of(search),
                 row=rows.get(search),
                 trained=trained[search],
                 events=self._heard.events.get(search, ()),

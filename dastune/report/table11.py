@@ -14,7 +14,7 @@ from dastune.report.protocol import budget_text, data_text, model_text, value_at
 from dastune.report.results import Results
 from dastune.report.stats import Cell
 from dastune.report.table import SUPERSCRIPT, Table
-from dastune.report.tables import NOTHING, accuracy_text, count_text, duration, levels_of, methods_of, ops_text
+from dastune.report.tables import NOTHING, accuracy_text, count_text, duration, levels_of, methods_of
 
 COLUMNS = ("space", "charged", "held", "test accuracy, %")
 
@@ -43,7 +43,7 @@ class Column:
 
     Attributes:
         label: what tells it from other studies; "" where there is one.
-        level: the lowest noise level with results; the paper's table has no noise ops.
+        level: the lowest level with results; the paper's table has no noise ops, and all training data.
         cells: of that level, by method.
     """
 
@@ -56,7 +56,7 @@ class Column:
     def title(self) -> str:
         """What the study is of, in a line."""
         study = self.results.study
-        of = f"{data_text(study)}, {model_text(study)}, {ops_text(self.level)}"
+        of = f"{data_text(study)}, {model_text(study)}, {self.results.axis.text(self.level)}"
         return f"{self.label}: {of}" if self.label else of
 
 
@@ -101,7 +101,7 @@ def _column(label: str, results: Results) -> Column | None:
     levels = levels_of(results.cells)
     if not levels:
         return None
-    cells = {cell.method: cell for cell in results.cells if cell.noise_level == levels[0]}
+    cells = {cell.method: cell for cell in results.cells if cell.level == levels[0]}
     return Column(label, results, levels[0], cells)
 
 
@@ -174,7 +174,7 @@ def _frame(columns: Sequence[Column]) -> pd.DataFrame:
             "study": column.label or column.results.name,
             "data": data_text(column.results.study),
             "model": model_text(column.results.study),
-            "noise_level": column.level,
+            column.results.axis.field: column.level,
         }
         for method, cell in column.cells.items():
             records.append(
@@ -197,7 +197,7 @@ def _frame(columns: Sequence[Column]) -> pd.DataFrame:
                     "study": "",
                     "data": data,
                     "model": PAPER_MODELS[data],
-                    "noise_level": 0,
+                    **dict.fromkeys((column.results.axis.field for column in columns), 0),
                     "method": row.method,
                     "published": True,
                     "space_size_log10": row.space_size_log10,

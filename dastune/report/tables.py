@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dastune.errors import printable
+from dastune.report.axis import NOISE, Axis
 from dastune.report.external import External, apart, externals
 from dastune.report.found import Found, Spread
 from dastune.report.plan import Plan
@@ -68,7 +69,7 @@ def external_rows(published: Sequence[External]) -> list[list[str]]:
 
 
 def found_rows(results: Sequence[Found]) -> list[list[str]]:
-    """Return titles, then a row per method, of what searches found at one noise level; see DEFINITIONS."""
+    """Return titles, then a row per method, of what searches found at one level; see DEFINITIONS."""
     with_rate = any(0 < (result.rate.mean or 0) < 1 - 1e-9 for result in results)
     with_noise = any(result.uniform_noise_share for result in results)
     with_tau = any(result.tau_entropy.mean is not None or result.tau_from_start.mean is not None for result in results)
@@ -100,10 +101,10 @@ def _agreement_text(result: Found) -> str:
     return NOTHING if found is None else f"{number(found.observed)} / {number(found.chance)}"
 
 
-def few_children(results: Sequence[Found]) -> str:
+def few_children(results: Sequence[Found], axis: Axis = NOISE) -> str:
     """Return a sentence on the searches whose budgets had room for few children, or nothing."""
     few = [
-        f"{result.method} {number(result.children, 1)} at {ops_text(result.noise_level)}"
+        f"{result.method} {number(result.children, 1)} at {axis.text(result.level)}"
         for result in results
         if result.children is not None and result.children < FEW_CHILDREN and not result.exhausted
     ]
@@ -134,8 +135,8 @@ def methods_of(cells: Iterable[Cell]) -> list[str]:
 
 
 def levels_of(cells: Iterable[Cell]) -> list[int]:
-    """Return the noise levels, ascending."""
-    return sorted({cell.noise_level for cell in cells})
+    """Return the levels, ascending."""
+    return sorted({cell.level for cell in cells})
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -150,11 +151,6 @@ def duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def ops_text(level: int) -> str:
-    """Return a noise level in words."""
-    return f"{level} noise op" if level == 1 else f"{level} noise ops"
 
 
 def accuracy_text(cell: Cell) -> str:
@@ -174,13 +170,13 @@ def noise_text(cell: Cell) -> str:
     return f"{percent(cell.noise_mass)} / {percent(cell.uniform_noise_share)}"
 
 
-def console(cells: Sequence[Cell], plan: Plan | None = None) -> RenderableType:
-    """Return methods x noise levels for the terminal: test accuracy, and charged device time under it.
+def console(cells: Sequence[Cell], plan: Plan | None = None, axis: Axis = NOISE) -> RenderableType:
+    """Return methods x levels of `axis` for the terminal: test accuracy, and charged device time under it.
 
     Published policies, which `plan` tells from methods, are in a table of their own under it.
     """
     own, published = apart(cells, plan)
-    tables = [_console_levels(own)] if own else []
+    tables = [_console_levels(own, axis)] if own else []
     if published:
         tables.append(_console_external(externals(published, plan)))
     return Group(*tables)
@@ -196,16 +192,16 @@ def _console_external(published: Sequence[External]) -> Table:
     return table
 
 
-def _console_levels(cells: Sequence[Cell]) -> Table:
+def _console_levels(cells: Sequence[Cell], axis: Axis) -> Table:
     levels = levels_of(cells)
-    at = {(cell.method, cell.noise_level): cell for cell in cells}
+    at = {(cell.method, cell.level): cell for cell in cells}
     table = Table(
-        title="Test accuracy by number of noise ops",
+        title=f"Test accuracy by {axis.number}",
         caption=f"percent, mean {PLUS_MINUS} sd over n search seeds; charged device time per search",
     )
     table.add_column("method")
     for level in levels:
-        table.add_column(str(level), justify="right")
+        table.add_column(f"{level}{axis.sign}", justify="right")
     for method in methods_of(cells):
         row = [at.get((method, level)) for level in levels]
         table.add_row(_plain(method), *(_console_cell(cell) for cell in row))

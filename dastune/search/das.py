@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 
 from dastune.augment.cell import Cell
+from dastune.augment.video import ClipForm, VideoCell
 from dastune.data.images import Images
-from dastune.policy.policy import Choice, Genotype, Stages
+from dastune.policy.policy import Choice, Clip, Genotype, Stages
 from dastune.policy.space import SearchSpace
 from dastune.policy.topology import Topology
 from dastune.search.outer_gradient import (
@@ -52,7 +53,8 @@ SMOOTHING = 0.95  # of the running validation accuracy, for reports only
 class DASOptions:
     """What a differentiable search is made of; `dastune.config.methods.Das` tells each.
 
-    `search_share` is the share of the budget before selection starts, where selection takes time.
+    `search_share` is the share of the budget before selection starts, where selection takes time; `form` that of the
+    clips in a search from image to video.
     """
 
     topology: Topology
@@ -68,6 +70,7 @@ class DASOptions:
     tau_learning_rate: float
     tau_weight_decay: float
     tau_schedule: Literal["linear", "constant"]
+    form: ClipForm | None = None
 
 
 class DivergedError(ArithmeticError):
@@ -75,7 +78,7 @@ class DivergedError(ArithmeticError):
 
 
 class DASSearch:
-    """A Search for a Stages policy (a chain's distribution) or a Genotype (a discrete cell).
+    """A Search for a Stages policy (a chain's distribution), a Genotype or a Clip (a discrete cell).
 
     Args:
         task: search-train images, from which the weights learn, and search-validation images, from which tau does.
@@ -87,7 +90,11 @@ class DASSearch:
         self._options = options
         sampled = options.relaxation == "sample"
         device = torch.device("cpu") if sampled else task.device
-        self.cell = Cell(space, options.topology, generator(seed, "das tau"), device)
+        draws = generator(seed, "das tau")
+        if options.form is None:
+            self.cell: Cell = Cell(space, options.topology, draws, device)
+        else:
+            self.cell = VideoCell(space, options.topology, options.form, draws, device)
         self._start_EK = self.cell.tau_EK.detach().clone()
         self._tau_optimiser = torch.optim.Adam(
             [self.cell.tau_EK, self.cell.order_P],
@@ -159,13 +166,16 @@ class DASSearch:
         set_learning_rate(self._tau_optimiser, rate)
         self._tau_optimiser.step()
 
-    def best(self) -> Stages | Genotype:
+    def best(self) -> Stages | Genotype | Clip:
         """Return what tau and the decisions so far amount to.
 
         By `selection`: `distribution` softmax(tau) at each stage; `uniform` all ops alike, whatever tau says; `argmax`
         and `perturbation` the discrete cell, where undecided edges take the op with the largest tau;
-        `perturbation_add` of a chain the stages, where undecided ones keep softmax(tau), else the discrete cell.
+        `perturbation_add` of a chain the stages, where undecided ones keep softmax(tau), else the discrete cell. From
+        image to video always the discrete cell.
         """
+        if isinstance(self.cell, VideoCell):
+            return self.cell.clip()
         match self._options.selection:
             case "distribution":
                 return self.cell.stages()

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812  the name everyone gives it
 
 from dastune.augment.cell import Cell
+from dastune.augment.video import VideoCell
 from dastune.models.network import Dropout, Network
 from dastune.seeds import derive, generator
 from dastune.training.loop import Batches, Task
@@ -24,7 +25,7 @@ class Relaxed:
     """A batch that went through the cell.
 
     Attributes:
-        images_BCHW: blended, and then differentiable in tau; or sampled.
+        images_BCHW: blended, and then differentiable in tau; or sampled. Of a video cell clip_BTCHW.
         score_B: 1 for each image, with the gradient d log p(ops drawn) / dtau if ops were sampled: what is weighted by
             it has as its gradient the policy gradient. None for a blend, which needs none.
     """
@@ -77,6 +78,9 @@ class Supernet:
         task = self.task
         images_BCHW, labels_B = task.train.batch(self._train.draw())
         images_BCHW = task.standard.before_policy(images_BCHW, self._generator)
+        if isinstance(self.cell, VideoCell):  # all standard augmentation comes before the clip (supplement, C)
+            images_BCHW = task.standard.after_policy(images_BCHW, self._generator)
+            return self.through_cell(images_BCHW, forced), labels_B
         relaxed = self.through_cell(images_BCHW, forced)
         images_BCHW = task.standard.after_policy(relaxed.images_BCHW, self._generator)
         return Relaxed(images_BCHW, relaxed.score_B), labels_B
@@ -96,7 +100,7 @@ class Supernet:
     def outputs(
         self, images_BCHW: torch.Tensor, weights: Mapping[str, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return features_BF and logits_BK of images; with other `weights` in place of the network's if given."""
+        """Return features_BF and logits_BK of images or clips; with other `weights` than the network's if given."""
         if weights is None:
             features_BF = self.task.features(self.network, images_BCHW)
             return features_BF, self.network.head(features_BF)

@@ -1,9 +1,10 @@
 """SEARCHES: the one list of methods, from their options in a study to the Search that runs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
+from dastune.augment.video import ClipForm
 from dastune.config import study
 from dastune.policy.space import SearchSpace
 from dastune.search.auto_augment import AutoAugmentProposer
@@ -31,11 +32,20 @@ class Setting:
     crew: Crew | None = None
 
 
-def _das(options: study.Das, setting: Setting) -> Search:
+_DAS_KEYS = {field.name for field in fields(DASOptions)} - {"topology", "form"}
+
+
+def _das(options: study.Das, setting: Setting, form: ClipForm | None = None) -> Search:
     space = setting.space.split(options.magnitude_ranges)
-    chosen = options.model_dump(exclude={"method", "preset", "topology", "magnitude_ranges"})
+    chosen = {key: value for key, value in options.model_dump().items() if key in _DAS_KEYS}
     chosen["validation_batch"] = options.validation_batch or setting.task.recipe.batch_size
-    return DASSearch(setting.task, space, DASOptions(topology=options.wiring, **chosen), setting.seed)
+    return DASSearch(setting.task, space, DASOptions(topology=options.wiring, form=form, **chosen), setting.seed)
+
+
+def _das_video(options: study.DasVideo, setting: Setting) -> Search:
+    # Whatever becomes of the cell, it is searched for with its clips in time: one seed finds one cell.
+    order: dict[str, Literal["time", "shuffled", "one"]] = {"clip": "time", "shuffled": "shuffled", "frame": "one"}
+    return _das(options, setting, ClipForm(options.frames, options.profile, order[options.use]))
 
 
 def _black_box(options: study.BlackBox, setting: Setting, proposer: Proposer) -> Search:
@@ -95,6 +105,7 @@ def _published(options: study.Published, setting: Setting) -> Search:
 
 SEARCHES: dict[type[study.Method], Callable[[Any, Setting], Search]] = {
     study.Das: _das,
+    study.DasVideo: _das_video,
     study.AutoAugment: _auto_augment,
     study.RandAugment: _rand_augment,
     study.Random: _random,

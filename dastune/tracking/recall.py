@@ -36,10 +36,12 @@ MEGABYTE = 2**20
 # Files of the executions' runs and of searches' runs, and how large they may be.
 STUDY_FILE, ENV_FILE, LEDGER_FILE = "study/study.yaml", "study/env.json", "study/ledger.jsonl"
 MOST_STUDY_BYTES, MOST_ENV_BYTES, MOST_LEDGER_BYTES = MEGABYTE, 16 * MEGABYTE, 4096 * MEGABYTE
-MOST_POLICY_BYTES, MOST_PICTURE_BYTES = MEGABYTE, 4 * MEGABYTE
+MOST_POLICY_BYTES, MOST_PICTURE_BYTES, MOST_FIELD_BYTES = MEGABYTE, 4 * MEGABYTE, MEGABYTE
 
 # What a report draws over time; of a GPU's power there are several, by its number.
 CURVES, POWER = ("val_accuracy", "train_loss"), ("system/gpu_", "_power_usage_watts")
+
+FIELD_METRIC = "receptive_field_half"  # of the final trainings whose network's field was measured
 
 KEY, STAGE, STUDY, ROW = "dastune.key", "dastune.stage", "dastune.study_id", "dastune.row"  # tags
 
@@ -56,8 +58,8 @@ def recall(
 ) -> StudyFolder:
     """Make the folder of a study again in `parent`, by the study's name, and return it.
 
-    In it is what a report is made of: study.yaml, env.json and the ledger, the rows, policies and their pictures, and
-    the points of curves.
+    In it is what a report is made of: study.yaml, env.json and the ledger, the rows, policies and their pictures,
+    receptive fields, and the points of curves.
 
     Args:
         uri: of the store: a sqlite file, a server, a database.
@@ -118,6 +120,7 @@ class _Reader:
         folder = StudyFolder(parent / (name if SAFE_NAME.fullmatch(name) else "study"))
         folder.policies.mkdir(parents=True)
         folder.pictures.mkdir()
+        folder.receptive_fields.mkdir()
         if not self._take_any(executions, STUDY_FILE, folder.study, MOST_STUDY_BYTES):
             raise UserError(
                 f"{self._name}: the study has no {STUDY_FILE} in {public(executions[0].info.artifact_uri)}; its files "
@@ -134,6 +137,8 @@ class _Reader:
         _write(folder.finals, (logged.text for logged in finals.values()))
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             for _ in pool.map(lambda key: self._take_policy(searches[key].run, key, folder), searches):
+                pass
+            for _ in pool.map(lambda key: self._take_receptive_field(finals[key].run, key, folder), finals):
                 pass
             logged = [*searches.items(), *finals.items()]
             parts = [dict(logged[i : i + RUNS_IN_BULK]) for i in range(0, len(logged), RUNS_IN_BULK)]
@@ -194,6 +199,12 @@ class _Reader:
             f"policy/{key}.png": (folder.picture(key), MOST_PICTURE_BYTES),
         }
         self._take(run, targets)
+
+    def _take_receptive_field(self, run: "Run", key: str, folder: StudyFolder) -> None:
+        search, _, seed = key.rpartition("/t")
+        if FIELD_METRIC in run.data.metrics and seed.isdecimal():  # most runs have none: they are not asked for it
+            target = folder.receptive_field(search, int(seed))
+            self._take(run, {f"receptive_field/{target.name}": (target, MOST_FIELD_BYTES)})
 
     def _take(self, run: "Run", targets: Mapping[str, tuple[Path, int]]) -> int:
         """Copy those of a run's files, all of one folder, that are there and not too large; return how many.

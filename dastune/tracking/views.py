@@ -16,8 +16,8 @@ VIEW = "mlflow.sharedViewState."  # the tag of a view, its id behind
 # The ids of the views, in a link: `runs?viewStateShareKey=ID`.
 COMPARISON, MEANS, SEARCHES = "dastune-comparison", "dastune-means", "dastune-searches"
 
-# A metric in this section has the noise level as its step, so that a line chart draws it over the noise level.
-OVER_NOISE = "over_noise_level/"
+# What a study may vary, as the parameter of its runs, and the parameter of an execution's run that lists its levels.
+_LEVELS = {"noise_level": "noise_levels", "removed_percent": "removed_percents"}
 
 _SECTION = "dastune"
 
@@ -28,15 +28,26 @@ def view_tags(now_ms: int, study_params: Mapping[str, str]) -> dict[str, str]:
     Args:
         now_ms: milliseconds since 1970, for when they were made.
         study_params: of an execution's run; its "methods" and "noise_levels", JSON lists, are the groups that are
-            shown closed. Where they are missing, or of another kind, groups are shown open.
+            shown closed, or "removed_percents" where it has that. Where they are missing, or of another kind, groups
+            are shown open.
     """
-    methods, levels = _listed(study_params, "methods"), _listed(study_params, "noise_levels")
+    axis = "removed_percent" if _LEVELS["removed_percent"] in study_params else "noise_level"
+    methods, levels = _listed(study_params, "methods"), _listed(study_params, _LEVELS[axis])
     views = {
-        COMPARISON: ("dastune: methods", _comparison(methods)),
-        MEANS: ("dastune: means", _means(methods, levels)),
-        SEARCHES: ("dastune: searches", _searches()),
+        COMPARISON: ("dastune: methods", _comparison(methods, axis)),
+        MEANS: ("dastune: means", _means(methods, levels, axis)),
+        SEARCHES: ("dastune: searches", _searches(axis)),
     }
     return {VIEW + key: _envelope(name, state, now_ms) for key, (name, state) in views.items()}
+
+
+def over(axis: str) -> str:
+    """Return what names of metrics begin with whose step is the level, so that a line chart draws them over it.
+
+    Args:
+        axis: what the study varies, such as "noise_level".
+    """
+    return f"over_{axis}/"
 
 
 def view_path(experiment_id: str, view: str, charts: bool = True) -> str:
@@ -58,39 +69,43 @@ def _listed(params: Mapping[str, str], name: str) -> list[str]:
     return [str(item) for item in found] if isinstance(found, list) else []
 
 
-def _comparison(methods: list[str]) -> dict[str, Any]:
-    """One line a method: accuracy and noise mass over the noise level, validation accuracy over seconds."""
+def _comparison(methods: list[str], axis: str) -> dict[str, Any]:
+    """One line a method: accuracy and noise mass over the level, validation accuracy over seconds."""
     charts = [
         # Not from zero on, as the linear axis of grouped lines is: accuracies differ by little.
-        _line(OVER_NOISE + "test_accuracy", scale="log"),
-        _line(OVER_NOISE + "noise_mass"),
+        _line(over(axis) + "test_accuracy", scale="log"),
+        *([_line(over(axis) + "noise_mass")] if axis == "noise_level" else []),
         _line("val_accuracy"),
         _bar("test_accuracy"),
         _bar("charged_seconds"),
     ]
     closed = [f"param.method.{method}" for method in methods]
-    return _state(charts, ("method",), closed) | {"runListHidden": True}
+    return _state(charts, axis, ("method",), closed) | {"runListHidden": True}
 
 
-def _means(methods: list[str], levels: list[str]) -> dict[str, Any]:
-    """One row a method and noise level."""
-    closed = [f"param.method.{method},param.noise_level.{level}" for method in methods for level in levels]
-    return _state([_bar("test_accuracy"), _bar("noise_mass")], ("method", "noise_level"), closed)
+def _means(methods: list[str], levels: list[str], axis: str) -> dict[str, Any]:
+    """One row a method and level."""
+    closed = [f"param.method.{method},param.{axis}.{level}" for method in methods for level in levels]
+    charts = [_bar("test_accuracy"), *([_bar("noise_mass")] if axis == "noise_level" else [])]
+    return _state(charts, axis, ("method", axis), closed)
 
 
-def _searches() -> dict[str, Any]:
+def _searches(axis: str) -> dict[str, Any]:
     """Each search by itself."""
-    axes = {"selectedParams": ["method", "noise_level"], "selectedMetrics": ["noise_mass", "test_accuracy"]}
-    scatter = {"xaxis": {"key": "noise_level", "type": "PARAM"}, "yaxis": {"key": "test_accuracy", "type": "METRIC"}}
+    metrics = [*(["noise_mass"] if axis == "noise_level" else []), "test_accuracy"]
+    axes = {"selectedParams": ["method", axis], "selectedMetrics": metrics}
+    scatter = {"xaxis": {"key": axis, "type": "PARAM"}, "yaxis": {"key": "test_accuracy", "type": "METRIC"}}
     charts = [
         _chart("PARALLEL", "parallel", showAllRuns=False, **axes),
         _chart("SCATTER", "scatter", runsCountToCompare=100, **scatter),
         _line("val_accuracy"),
     ]
-    return _state(charts)
+    return _state(charts, axis)
 
 
-def _state(charts: list[dict[str, Any]], group_by: tuple[str, ...] = (), closed: Iterable[str] = ()) -> dict[str, Any]:
+def _state(
+    charts: list[dict[str, Any]], axis: str, group_by: tuple[str, ...] = (), closed: Iterable[str] = ()
+) -> dict[str, Any]:
     keys = [{"mode": "param", "groupByData": name} for name in group_by]
     name, made, *metrics = columns = [
         "attributes.`Run Name`",
@@ -106,7 +121,7 @@ def _state(charts: list[dict[str, Any]], group_by: tuple[str, ...] = (), closed:
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": [
-            *(f"params.`{name}`" for name in ("method", "noise_level", "search_seed")),
+            *(f"params.`{name}`" for name in ("method", axis, "search_seed")),
             *metrics,
             *(f"tags.`{name}`" for name in ("status", "cost")),
             "attributes.`Dataset`",

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from dastune.config import StudyConfig
 from dastune.config.study import BlackBox, Halving, RandAugment
-from dastune.data.table import DATASETS
 from dastune.models.table import MODELS
 
 FEW_CHILDREN = 20  # fewer tell a search little of its space
+SOME_CLASSES = (
+    100  # where only the files of a data set tell how many; they are next to nothing in a network's arithmetic
+)
 TRAINING_PASSES = 3  # forward passes that an image costs in training: forward, back to its layers, to the weights
 
 
@@ -128,8 +130,8 @@ def _cohort(study: StudyConfig, options: BlackBox, size: int) -> tuple[int, int]
 
 def _device_seconds(study: StudyConfig) -> tuple[float, float]:
     """Return the device-seconds of a training step, and of the validation of an image."""
-    entry, model = DATASETS[study.data.name], study.model.model_dump()
-    arithmetic = MODELS[model.pop("name")].arithmetic(entry.classes, entry.side_px, **model)
+    data, model = study.data, study.model.model_dump()
+    arithmetic = MODELS[model.pop("name")].arithmetic(data.classes or SOME_CLASSES, data.side_px, **model)
     device, resources = device_of(study), study.resources
     share = resources.gpus or resources.cpus  # what a second of its time is charged as
     used = resources.gpus or max(1, int(resources.cpus))  # torch has whole threads

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from dastune.augment.video import transform_of
 from dastune.policy.policy import Policy
-from dastune.seeds import derive
-from dastune.training.loop import Evaluation, Task, Training
+from dastune.seeds import derive, generator
+from dastune.training.loop import Evaluation, Task, Training, clips_of
 from dastune.training.metrics import forward_flops, parameter_count
 
 
@@ -17,7 +18,8 @@ from dastune.training.metrics import forward_flops, parameter_count
 class FinalResult:
     """What a final training ended with.
 
-    `test_accuracy` in [0, 1] (0 if the network diverged); `test_loss` in nats; `flops` of one image forward.
+    `test_accuracy` in [0, 1] (0 if the network diverged); `test_loss` in nats; `flops` of one image forward, of all
+    its frames.
     """
 
     test_accuracy: float
@@ -33,12 +35,35 @@ class FinalTraining:
     Args:
         search_seed, train_seed: together they seed weights, order and augmentation; the same pair gives every method
             the same weights and order, so that methods pair.
+        test: what a network that reads clips is tested on: those that the policy makes of the images ("cell"), or
+            copies of the images ("copies").
     """
 
-    def __init__(self, task: Task, policy: Policy, epochs: int, search_seed: int, train_seed: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        policy: Policy,
+        epochs: int,
+        search_seed: int,
+        train_seed: int,
+        test: Literal["cell", "copies"] = "cell",
+    ) -> None:
         self._task = task
+        self._policy = policy
+        self.evaluation: Literal["image", "cell", "copies"] = test if task.frames > 1 else "image"
         self.training = Training(task, policy, epochs, derive(search_seed, "final", train_seed))
-        self._evaluation = Evaluation(task, self.training.network)
+        self._evaluation = Evaluation(task, self.training.network, self.tested)
+
+    def tested(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return what the network is tested on for images, float32 in [0, 1]: themselves, or clip_BTCHW.
+
+        Differentiable in the images. Where frames are shuffled, it is in the same orders at each call.
+        """
+        if self.evaluation == "image":
+            return images_BCHW
+        if self.evaluation == "copies":
+            return clips_of(images_BCHW, self._task.frames)
+        return transform_of(self._policy, generator(0, "test frames"))(images_BCHW)
 
     @property
     def done(self) -> bool:
@@ -61,7 +86,7 @@ class FinalTraining:
             test_loss=loss,
             images=self.training.steps * self.training.images_per_step,
             parameters=parameter_count(self.training.network),
-            flops=forward_flops(self.training.network, image_CHW),
+            flops=forward_flops(self.training.network, image_CHW, self._task.frames),
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Training and Evaluation of a classifier, one batch a step; Task: what all trainings of a search share."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812  the name everyone gives it
 
-from dastune.augment.policies import PolicyTransform
 from dastune.augment.standard import Normalise, StandardAugmentation
+from dastune.augment.video import ClipTransform, transform_of
 from dastune.data.images import Images
+from dastune.models.gate_shift_fuse import insert_gate_shift_fuse
 from dastune.models.network import Classifier, Network
 from dastune.models.table import MODELS
-from dastune.policy.policy import Policy
+from dastune.policy.policy import Clip, Policy
 from dastune.seeds import derive, generator
 from dastune.training.optim import Recipe, set_learning_rate
 from dastune.training.precision import Precision, fastest_layout
@@ -33,6 +34,8 @@ class Task:
         train, held_out: what is trained on, and what scores it (validation in a search, test in a final training).
         network, network_options: row of MODELS and its options.
         precision: what networks compute features in; their weights, statistics, logits and losses are float32.
+        frames: of the clips that networks read; 1: they read images.
+        fusion: share of the channels that Gate-Shift-Fuse modules work on, in (0, 1]; of no meaning for one frame.
     """
 
     train: Images
@@ -45,12 +48,16 @@ class Task:
     normalise: Normalise
     device: torch.device
     precision: Precision = "float32"
+    frames: int = 1
+    fusion: float = 0.0
 
     def new_network(self, seed: int) -> Network:
         """Return a network whose weights are a function of `seed`, on the device, in training mode."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(seed, "weights"))
             network = MODELS[self.network].build(self.classes, **self.network_options)
+            if self.frames > 1:
+                insert_gate_shift_fuse(network, self.frames, self.fusion)
         return network.to(self.device).to(memory_format=self.memory_format).train()
 
     @property
@@ -58,11 +65,20 @@ class Task:
         """How images and convolutions' weights lie in memory: pixel by pixel where that is faster."""
         return fastest_layout(self.precision, self.device)
 
-    def features(self, network: Classifier, images_BCHW: torch.Tensor) -> torch.Tensor:
+    def features(self, network: Classifier, images: torch.Tensor) -> torch.Tensor:
         """Return features_BF, float32, of images in [0, 1]: normalised in float32, then in the task's precision.
 
-        Differentiable in images and weights, as often as wanted, also inside torch.func.functional_call.
+        Differentiable in images and weights, as often as wanted, also inside torch.func.functional_call. Features of a
+        clip are the mean over its frames, so that its logits are: the consensus of TSN (arXiv 1608.00859).
+
+        Args:
+            images: images_BCHW, which a network that reads clips sees as so many copies; or clip_BTCHW.
         """
+        frames = clips_of(images, self.frames)
+        features_NF = self._features(network, frames.flatten(0, 1))
+        return features_NF if frames.shape[1] == 1 else features_NF.view(*frames.shape[:2], -1).mean(1)
+
+    def _features(self, network: Classifier, images_BCHW: torch.Tensor) -> torch.Tensor:
         normalised_BCHW = self.normalise(images_BCHW).contiguous(memory_format=self.memory_format)
         if self.precision == "float32":
             return network.features(normalised_BCHW)
@@ -70,9 +86,16 @@ class Task:
         with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
             return network.features(normalised_BCHW).float()
 
-    def logits(self, network: Classifier, images_BCHW: torch.Tensor) -> torch.Tensor:
+    def logits(self, network: Classifier, images: torch.Tensor) -> torch.Tensor:
         """Return logits_BK: `network.head` of `features`, in float32."""
-        return network.head(self.features(network, images_BCHW))
+        return network.head(self.features(network, images))
+
+
+def clips_of(images: torch.Tensor, frames: int) -> torch.Tensor:
+    """Return clip_BTCHW: `images` themselves if they are clips, else so many copies of each, in no memory of theirs."""
+    if images.ndim == 5:
+        return images
+    return images[:, None].expand(-1, frames, -1, -1, -1)
 
 
 class Batches:
@@ -98,6 +121,11 @@ class Batches:
         self._next += self.batch_size
         return positions
 
+    def ahead(self, count: int = 1) -> torch.Tensor:
+        """Return the positions of the next `count` batches, or of those left of the epoch; they stay to be drawn."""
+        left = (len(self._order) - self._next) // self.batch_size
+        return self._order[self._next : self._next + min(count, left) * self.batch_size]
+
     def state_dict(self) -> dict[str, Any]:
         """Return order, position in it, and generator."""
         return {"order": self._order, "next": self._next, "generator": self._generator.get_state()}
@@ -117,7 +145,7 @@ class AugmentedBatches:
 
     Args:
         task: images, batch size, standard augmentation.
-        policy: applied between crop-and-flip and cutout.
+        policy: applied between crop-and-flip and cutout; a Clip after both (supplement of the DAS paper, C).
         seed: of order and augmentation.
     """
 
@@ -125,16 +153,17 @@ class AugmentedBatches:
         self._task = task
         self._order = Batches(len(task.train), task.recipe.batch_size, seed)
         self._generators = {stage: generator(seed, "augmentation", stage) for stage in ("before", "policy", "after")}
-        self._policy = PolicyTransform(policy, self._generators["policy"])
+        self._policy = transform_of(policy, self._generators["policy"])
         self.batch_size, self.per_epoch = self._order.batch_size, self._order.per_epoch
         image_1CHW, _ = task.train.batch(torch.zeros(1, dtype=torch.int64))
-        self._most = max(1, GROUP_PIXELS // (self.batch_size * image_1CHW[0, 0].numel()))
+        frames = policy.frames if isinstance(policy, Clip) else 1
+        self._most = max(1, GROUP_PIXELS // (self.batch_size * image_1CHW[0, 0].numel() * frames))
         self._group: deque[tuple[torch.Tensor, torch.Tensor]] = deque()
         self._start: dict[str, Any] = {}
         self._size = 0  # of the group when it was made
 
     def draw(self, wanted: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the next batch: augmented images_BCHW, float32 in [0, 1], and labels_B.
+        """Return the next batch: augmented images_BCHW or clip_BTCHW, float32 in [0, 1], and labels_B.
 
         Args:
             wanted: how many batches, at least 1, will be drawn from here on: no more are augmented. It saves work, and
@@ -149,10 +178,13 @@ class AugmentedBatches:
         self._start, self._size = self._position(), count
         task = self._task
         images_NCHW, labels_N = task.train.batch(torch.cat([self._order.draw() for _ in range(count)]))
+        task.train.expect(self._order.ahead(self._most))
         images_NCHW = task.standard.before_policy(images_NCHW, self._generators["before"])
-        images_NCHW = self._policy(images_NCHW)
-        images_NCHW = task.standard.after_policy(images_NCHW, self._generators["after"])
-        self._group.extend(zip(images_NCHW.chunk(count), labels_N.chunk(count), strict=True))
+        if isinstance(self._policy, ClipTransform):
+            images = self._policy(task.standard.after_policy(images_NCHW, self._generators["after"]))
+        else:
+            images = task.standard.after_policy(self._policy(images_NCHW), self._generators["after"])
+        self._group.extend(zip(images.chunk(count), labels_N.chunk(count), strict=True))
 
     def _position(self) -> dict[str, Any]:
         generators = {stage: random.get_state() for stage, random in self._generators.items()}
@@ -241,11 +273,19 @@ class Training:
 
 
 class Evaluation:
-    """Accuracy and loss of a network on the task's held-out images, clean, one batch a step."""
+    """Accuracy and loss of a network on the task's held-out images, clean, one batch a step.
 
-    def __init__(self, task: Task, network: Network) -> None:
+    Args:
+        view: makes of images_BCHW what the network is to see in their place, such as clips.
+    """
+
+    def __init__(
+        self, task: Task, network: Network, view: Callable[[torch.Tensor], torch.Tensor] = lambda images: images
+    ) -> None:
         self._task = task
         self._network = network
+        self._view = view
+        self._batch = max(1, EVALUATION_BATCH // task.frames)
         self._next = 0
         self._correct = torch.zeros((), dtype=torch.int64, device=task.device)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=task.device)
@@ -258,10 +298,12 @@ class Evaluation:
     @torch.no_grad()
     def step(self) -> None:
         """Evaluate the next batch, with running batch-norm statistics."""
-        stop = min(self._next + EVALUATION_BATCH, len(self._task.held_out))
-        images_BCHW, labels_B = self._task.held_out.batch(torch.arange(self._next, stop))
+        stop = min(self._next + self._batch, len(self._task.held_out))
+        held_out = self._task.held_out
+        images_BCHW, labels_B = held_out.batch(torch.arange(self._next, stop))
+        held_out.expect(torch.arange(stop, min(stop + self._batch, len(held_out))))
         self._network.eval()
-        logits_BK = self._task.logits(self._network, images_BCHW)
+        logits_BK = self._task.logits(self._network, self._view(images_BCHW))
         self._network.train()
         # Not in place: a state_dict may hold the old counts.
         self._correct = self._correct + (logits_BK.argmax(1) == labels_B).sum()

@@ -12,11 +12,14 @@ def parameter_count(network: Network) -> int:
 
 
 @torch.no_grad()
-def forward_flops(network: Network, image_CHW: torch.Tensor) -> int:
-    """Return the floating point operations of one forward pass of one image (a multiply-add counts as two)."""
+def forward_flops(network: Network, image_CHW: torch.Tensor, frames: int = 1) -> int:
+    """Return the floating point operations of one forward pass of one image, as a clip of so many frames.
+
+    Those of convolutions and linear layers; a multiply-add counts as two.
+    """
     was_training = network.training
     network.eval()
     with FlopCounterMode(display=False) as counter:
-        network(image_CHW[None])
+        network(image_CHW.expand(frames, -1, -1, -1))
     network.train(was_training)
     return int(counter.get_total_flops())

@@ -14,11 +14,12 @@ from dastune.config import load_study
 from dastune.errors import UserError
 
 SAFE = "use 1 to 100 letters, digits, '-', '_' and '.', with a letter or digit first and no '.' last"
-METHOD_NAMES = "legal: auto_augment, das, none, published, rand_augment, random, standard, trivial, uniform"
+METHOD_NAMES = "legal: auto_augment, das, das_video, none, published, rand_augment, random, standard, trivial, uniform"
 OWN_LABEL = "(a label of your own needs `method: NAME` in its options)"
 AN_OP = "must be an op, such as rotate or rotate: {degrees: 20}"
 A_CELL = "a cell such as {inputs: 2, nodes: 4}"
 TOPOLOGIES = f"they are single, chain-1 to chain-6 and darts-1 to darts-6, or {A_CELL}"
+DATA = "cifar10, cifar100, digits, folder, imagenet, svhn, tiny_imagenet"
 DAS_KEYS = (
     "batch_norm, criterion, estimator, magnitude_ranges, method, preset, relaxation, search_share, selection, "
     "tau_learning_rate, tau_schedule, tau_weight_decay, topology, tuning_epochs, validation, validation_batch"
@@ -41,11 +42,30 @@ ONE_FAULT = {
     ),
     "data: {name: digits, trian_images: 3}": "data.trian_images: unknown key; did you mean 'train_images'?",
     "data: {name: digits, root: /x}": (
-        "data.root: is a key of cifar10, not of digits; legal: name, train_images, search_images, validation_images, "
-        "shift"
+        "data.root: is a key of cifar10, cifar100, svhn, tiny_imagenet, imagenet and folder, not of digits; legal: "
+        "name, train_images, search_images, validation_images, removed_percent, shift"
+    ),
+    "data: {name: digits, train_images: 40, validation_images: 40, removed_percent: [0, 100]}": (
+        "data.removed_percent[1]: must be at most 99, got 100"
+    ),
+    "data: {name: digits, train_images: 40, validation_images: 40, removed_percent: [0.5]}": (
+        "data.removed_percent[0]: must be a whole number, got 0.5"
+    ),
+    "data: {name: digits, train_images: 40, validation_images: 40, removed_percent: []}": (
+        "data.removed_percent: must not be empty, got []"
+    ),
+    "data: {name: digits, train_images: 40, validation_images: 40, removed_percent: [10, 10]}": (
+        "data.removed_percent[1]: 10 is given twice; give each once"
+    ),
+    "data: {name: digits, train_images: 400, validation_images: 40, removed_percent: [0, 98]}": (
+        "data.removed_percent[1]: 98 % leaves nothing of validation_images 40; remove less, or give more of them"
+    ),
+    "data: {name: digits, removed_percent: [0, 90]}\nspace: {noise: {levels: [0, 2]}}": (
+        "space.noise.levels: must be one level where data.removed_percent has several: a study varies one of the two, "
+        "got [0, 2]; give the other one value, or make two studies"
     ),
     "model: {name: wide_resnet, deph: 10}": "model.deph: unknown key; did you mean 'depth'?",
-    "model: {depth: 10}": "model.depth: is a key of wide_resnet, not of small_cnn; legal: name, channels",
+    "model: {depth: 10}": "model.depth: is a key of wide_resnet and resnet, not of small_cnn; legal: name, channels",
     "space: {opps: das-image}": "space.opps: unknown key; did you mean 'ops'?",
     "space: {noise: {level: [0]}}": "space.noise.level: unknown key; did you mean 'levels'?",
     "space: {ops: [{op: rotate, low: 0, high: 5, hihg: 3}]}": "space.ops[0].hihg: unknown key; did you mean 'high'?",
@@ -59,7 +79,7 @@ ONE_FAULT = {
     ),
     "methods: {uniform: {ops: study}}": "methods.uniform.ops: is a key of trivial, not of uniform; legal: method",
     "methods: {das: {halving: {}}}": (
-        "methods.das.halving: is a key of auto_augment and rand_augment and random, not of das; legal: method, preset, "
+        "methods.das.halving: is a key of auto_augment, rand_augment and random, not of das; legal: method, preset, "
         "topology, relaxation, estimator, validation, validation_batch, selection, tau_learning_rate, "
         "tau_weight_decay, tau_schedule, magnitude_ranges, search_share, tuning_epochs, criterion, batch_norm"
     ),
@@ -175,9 +195,9 @@ ONE_FAULT = {
     "seeds: {search: [3000000000]}": "seeds.search[0]: must be at most 2,147,483,647, got 3000000000",
     # unknown names
     "data: {name: cifar}": "data.name: 'cifar' is no data set; did you mean 'cifar10'?",
-    "data: {name: mnist}": "data.name: 'mnist' is no data set; legal: cifar10, digits",
-    "data: {train_images: 100}": "data.name: is required and not given; legal: cifar10, digits",
-    "data: {name: 3}": "data.name: 3 is no data set; legal: cifar10, digits",
+    "data: {name: mnist}": f"data.name: 'mnist' is no data set; legal: {DATA}",
+    "data: {train_images: 100}": f"data.name: is required and not given; legal: {DATA}",
+    "data: {name: 3}": f"data.name: 3 is no data set; legal: {DATA}",
     "model: {name: wide_resent}": "model.name: 'wide_resent' is no model; did you mean 'wide_resnet'?",
     "space: {ops: das-imgae}": "space.ops: 'das-imgae' is not the name of an op space; did you mean 'das-image'?",
     "space: {noise: {ops: defalt}}": (
@@ -281,7 +301,7 @@ ONE_FAULT = {
     ),
     "space: {ops: {identity: }}": (
         "space.ops: must be a list of ops, or the name of an op space (das-image, das-image-contrast, "
-        "aa, aa-torchvision, aa-paper, ra, ra-torchvision, ra-paper, trivial-wide), got "
+        "das-video, das-video-shear, aa, aa-torchvision, aa-paper, ra, ra-torchvision, ra-paper, trivial-wide), got "
         "{identity: null}"
     ),
     # shifts
@@ -378,6 +398,22 @@ ONE_FAULT = {
         "data.validation_images: needs search_images beside it, or train_images for both"
     ),
     "data: {name: digits, train_images: -1}": "data.train_images: must be at least 1, got -1",
+    "data: {name: svhn, train_images: 73258}": (
+        "data.train_images: must be at most 73,257, the training images there are, got 73258"
+    ),
+    "data: {name: svhn, extra: true, search_images: 604388}": (
+        "data.validation_images: 5,000 and search_images 604,388 together exceed the 604,388 training images; lower one"
+    ),
+    "data: {name: folder}": "data.root: is required and not given",
+    "data: {name: folder, root: x, side: 7}": "data.side: must be at least 8, got 7",
+    "data: {name: folder, root: x, side: large}": "data.side: must be a whole number, got 'large'",
+    "data: {name: folder, root: x, search_images: }": (
+        "data.validation_images: needs search_images beside it, or train_images for both"
+    ),
+    "data: {name: imagenet, side: 32}": (
+        "data.side: is a key of folder, not of imagenet; legal: name, train_images, search_images, validation_images, "
+        "removed_percent, shift, root, cache"
+    ),
 }
 
 

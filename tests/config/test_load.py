@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ from dastune.policy.policy import Step
 from dastune.policy.references import REFERENCES
 from dastune.policy.topology import chain, dag
 
-STUDIES = ["cifar10_baselines", "cifar10_noise", "das_ablation", "digits_baselines", "digits_noise"]
+STUDIES = [
+    *("cifar100_video", "cifar10_baselines", "cifar10_noise", "cifar10_video", "das_ablation", "digits_baselines"),
+    *("digits_noise", "figure10", "imagenet_video", "table10", "table11", "tiny_imagenet_video"),
+]
 StudyFile = Callable[[str | bytes], Path]
 
 
@@ -35,10 +39,56 @@ def test_every_data_set_has_defaults() -> None:
 
 @pytest.mark.parametrize("data", DATASETS)
 def test_a_study_needs_to_say_little(data: str, minimal: str, study_file: StudyFile) -> None:
-    study = load_study(study_file(minimal.replace("digits", data)))
+    named = "folder, root: images" if data == "folder" else data  # one's own images are somewhere
+    study = load_study(study_file(minimal.replace("digits", named)))
     assert study.data.name == data
     assert study.space.at_level(0).names[-1] == "identity"
     assert study.final.momentum == 0.9
+
+
+@pytest.mark.parametrize(("side", "crop_px", "cutout_px"), [(None, 8, 32), (32, 4, 16), (224, 28, 112), (20, 2, 10)])
+def test_standard_augmentation_of_a_folder_is_in_proportion_to_its_side(
+    side: int | None, crop_px: int, cutout_px: int, minimal: str, study_file: StudyFile
+) -> None:
+    asked = "folder, root: images" + (f", side: {side}" if side else "")
+    study = load_study(study_file(minimal.replace("digits", asked)))
+    assert (study.standard.crop_px, study.standard.flip, study.standard.cutout_px) == (crop_px, True, cutout_px)
+    own = load_study(study_file(minimal.replace("digits", asked) + "standard: {crop_px: 1}\n"))
+    assert (own.standard.crop_px, own.standard.cutout_px) == (1, cutout_px)
+
+
+@pytest.mark.parametrize(
+    ("parts", "images", "told"),
+    [
+        ("search_images: 80, validation_images: 20", 100, ""),
+        ("train_images: 100, search_images: 80, validation_images: 20", 100, ""),
+        (
+            "search_images: 81, validation_images: 20",
+            100,
+            "data.validation_images: 20 and the 81 images that a search trains on together exceed the 100 training "
+            "images; lower them, for example --set data.search_images=80 --set data.validation_images=20",
+        ),
+        (
+            "train_images: 1101, search_images: 80, validation_images: 20",
+            1100,
+            "data.train_images: must be at most 1,100, the training images there are, got 1,101",
+        ),
+    ],
+)
+def test_parts_of_a_folder_are_checked_once_it_is_read(
+    parts: str, images: int, told: str, minimal: str, study_file: StudyFile
+) -> None:
+    data = load_study(study_file(minimal.replace("digits", f"folder, root: images, {parts}"))).data
+    with pytest.raises(UserError) if told else nullcontext() as caught:
+        data.check_fits(images)
+    assert told == ("" if caught is None else str(caught.value))
+
+
+def test_another_network_has_not_the_options_of_the_data_sets(minimal: str, study_file: StudyFile) -> None:
+    images = minimal.replace("digits", "imagenet")
+    assert load_study(study_file(images)).model.label == "resnet-50"
+    assert load_study(study_file(images + "model: {stem: small}\n")).model.label == "resnet-50-small"
+    assert load_study(study_file(images + "model: {name: small_cnn}\n")).model.label == "small_cnn-16"
 
 
 def test_final_takes_from_training_what_has_no_default_of_its_own(minimal: str, study_file: StudyFile) -> None:
@@ -113,7 +163,10 @@ def test_topologies(options: str, wiring: Any, minimal: str, study_file: StudyFi
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_but_published_loads_without_options(method: str, minimal: str, study_file: StudyFile) -> None:
     options = "{policy: aa-svhn}" if method == "published" else ""
-    study = load_study(study_file(minimal.replace("none:", f"{method}: {options}")))
+    minimal = minimal.replace("none:", f"{method}: {options}")
+    if method == "das_video":  # frames are moved, and mixed in residual blocks
+        minimal += "model: {name: wide_resnet}\nspace: {ops: das-video}\n"
+    study = load_study(study_file(minimal))
     assert study.methods[method].method == method
     assert as_written(study) == study
 
@@ -174,8 +227,8 @@ def test_under_halving_a_round_is_proposed_at_once_whatever_the_controllers_batc
 
 
 def test_methods_are_those_a_study_may_name_in_order() -> None:
-    given = ("das", "auto_augment", "rand_augment", "random", "uniform", "trivial", "standard", "none", "published")
-    assert given == METHODS
+    searches = ("das", "das_video", "auto_augment", "rand_augment", "random")
+    assert (*searches, "uniform", "trivial", "standard", "none", "published") == METHODS
 
 
 def test_the_readme_has_digits_noise_as_it_is(study_file: StudyFile) -> None:

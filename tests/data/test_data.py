@@ -234,7 +234,7 @@ def test_a_pickle_calls_nothing_but_what_makes_arrays(
     content = pickle.dumps({"data": ran})
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(content)
-    monkeypatch.setitem(cifar._TRAIN_MD5, "data_batch_1", hashlib.md5(content).hexdigest())
+    monkeypatch.setitem(cifar.CIFAR10.train, "data_batch_1", hashlib.md5(content).hexdigest())
     with pytest.raises(pickle.UnpicklingError, match=r"posix\.mkdir is no part of an array"):
         DATASETS["cifar10"].load(root=str(tmp_path))
     assert not ran.path.exists()

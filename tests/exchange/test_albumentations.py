@@ -45,7 +45,7 @@ TIED = 2e-3  # how often nearest sampling may take either of two pixels
 # In grey levels, of 8-bit results; all others are exact.
 LEVELS = {
     "auto_contrast": 0.51,
-    **dict.fromkeys(("shear_x", "shear_y", "translate_x", "translate_y", "rotate"), 1.01),
+    **dict.fromkeys(("shear_x", "shear_y", "translate_x", "translate_y", "rotate", "zoom"), 1.01),
     **dict.fromkeys(("color", "brightness"), 1.01),
     "contrast": 1.5,
 }
@@ -53,6 +53,7 @@ FIXED = {
     **dict.fromkeys(("shear_x", "shear_y"), (0.1234, 0.29, 0.987)),
     **dict.fromkeys(("translate_x", "translate_y"), (0.1234, 0.29, 0.43, 1.0)),
     "rotate": (5.1, 29.3, 133.7),
+    "zoom": (0.1234, 0.31, 0.77),
     **dict.fromkeys(("color", "contrast", "brightness"), (0.1, 0.37, 0.9, 1.0)),
     "solarize": (0.0, 0.31, 0.5, 1.0, 256 / 255, *(level / 255 for level in range(1, 255, 11))),
     "posterize": (1, 2, 3, 4, 5, 6, 7, 8),
@@ -111,6 +112,8 @@ def drawn(name: str, parameters: dict[str, Any]) -> tuple[str, float]:
             matrix, (height, width) = parameters["matrix"], parameters["shape"][:2]
             if parameters["rotate"]:
                 return "rotate", parameters["rotate"]
+            if parameters["scale"]["x"] != 1:
+                return "zoom", parameters["scale"]["x"] - 1
             moves = {"shear_x": -matrix[0, 1], "shear_y": -matrix[1, 0]}
             moves |= {"translate_x": matrix[0, 2] / width, "translate_y": matrix[1, 2] / height}
             return max(
@@ -156,7 +159,7 @@ def test_grey_images_are_taken(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES[:3])
-@pytest.mark.parametrize("op", ["shear_x", "shear_y", "translate_x", "translate_y", "rotate", "invert"])
+@pytest.mark.parametrize("op", ["shear_x", "shear_y", "translate_x", "translate_y", "rotate", "zoom", "invert"])
 def test_masks_move_along(op: str, geometry: Geometry) -> None:
     mask = np.random.default_rng(0).integers(0, 20, (40, 56)).astype(np.uint8)
     step = Step(op=op, low=0.23, high=0.23, signed=False)
@@ -401,6 +404,7 @@ RANGES = {
     **dict.fromkeys(("shear_x", "shear_y"), 0.5),
     **dict.fromkeys(("translate_x", "translate_y"), 0.5),
     "rotate": 40.0,
+    "zoom": 0.8,
     **dict.fromkeys(("color", "contrast", "brightness"), 0.9),
     "solarize": 256 / 255,
     "posterize": 8.0,

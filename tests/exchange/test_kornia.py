@@ -47,6 +47,7 @@ FIXED = {
     **dict.fromkeys(("shear_x", "shear_y"), (0.1234, 0.29, 0.987)),
     **dict.fromkeys(("translate_x", "translate_y"), (0.1234, 0.43, 1.0)),
     "rotate": (5.1, 29.3, 133.7),
+    "zoom": (0.1234, 0.31, 0.77),
     **dict.fromkeys(("color", "contrast", "brightness", "sharpness"), (0.1, 0.37, 0.9, 1.0)),
     "solarize": (0.0, 0.31, 100 / 255, 128 / 255, 1.0, 256 / 255),
     "posterize": (0, 1, 3, 4, 7, 8),
@@ -58,6 +59,7 @@ PARAMETERS: dict[str, tuple[str, Any]] = {
     "translate_x": ("translate_x", lambda value, size: value / size[1]),
     "translate_y": ("translate_y", lambda value, size: value / size[0]),
     "rotate": ("degrees", lambda value, _: value),
+    "zoom": ("scale", lambda value, _: value - 1),
     "solarize": ("thresholds", lambda value, _: value),
     "posterize": ("bits_factor", lambda value, _: value),
     "color": ("saturation_factor", lambda value, _: value - 1),
@@ -130,7 +132,9 @@ def test_each_image_has_its_own_draw_and_its_pixels_are_those_of_the_op(geometry
         reached += parameters["batch_prob"]
         for row in parameters["batch_prob"].nonzero()[:, 0].tolist():
             name, argument = PARAMETERS.get(shown[index], ("", None))
-            value = argument(float(parameters[name][row]), (40, 56)) if argument else 0.0
+            # A scale is one for each axis, and both are the same.
+            [drawn] = set(parameters[name][row].flatten().tolist()) if argument else [0.0]
+            value = argument(drawn, (40, 56)) if argument else 0.0
             own[row : row + 1] = ours(shown[index], images[row : row + 1], value, geometry)
     assert reached.max() == 1  # never two paths for one image
     assert len(paths) > 10

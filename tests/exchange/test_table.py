@@ -170,4 +170,4 @@ def test_the_examples_of_the_documentation_are_policies(tmp_path: Path) -> None:
         path = tmp_path / "policy.json"
         path.write_text(example)
         kinds.append(load_policy(path).kind)
-    assert kinds == ["sub_policies", "stages", "genotype"]
+    assert kinds == ["sub_policies", "stages", "genotype", "clip"]

@@ -349,7 +349,7 @@ def test_interpolation_and_fill_are_read(interpolation: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("name", MOVING)
+@pytest.mark.parametrize("name", [name for name in MOVING if name in THEIRS])
 def test_bilinear_interpolation_is_torchvisions_on_tensors(name: str) -> None:
     transform = v2.AutoAugment(interpolation="bilinear")
     magnitude = {"rotate": 20.0, "translate_x": 9.7, "translate_y": -9.7}.get(name, 0.23)
@@ -428,6 +428,7 @@ ARGUMENTS: dict[str, tuple[float, ...]] = {
     "translate_x": (-0.213, 0.37),
     "translate_y": (-0.213, 0.37),
     "rotate": (-77.0, 12.5),
+    "zoom": (-0.37, 0.29),
     "solarize": (0.0, 170 / 255, 0.5, 1.0, 256 / 255),
     "solarize_add": (0.0, 0.17, 110 / 255),
     "posterize": (0.0, 1.0, 3.6, 4.0, 7.4, 8.0),
@@ -473,6 +474,17 @@ def test_exported_geometries_are_dastunes(geometry: Geometry) -> None:
             assert apart.max() < 0.02
         else:
             assert (apart > 0.02).float().mean() < 0.001  # tied pixels
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("change", [-0.37, 0.29])
+def test_exported_zoom_is_torchvisions_affine_with_a_scale(change: float, size: tuple[int, int]) -> None:
+    images = photos_u8(size) / 255
+    for mode in (v2.InterpolationMode.BILINEAR, v2.InterpolationMode.NEAREST):
+        transform = exported(chain(fixed("zoom", change), geometry=Geometry(interpolation=mode.value)))
+        for image in images:
+            expected = functional.affine(image, 0.0, [0, 0], 1 + change, [0.0, 0.0], interpolation=mode)
+            torch.testing.assert_close(transform(image), expected, atol=1e-4, rtol=0)
 
 
 def test_sampling_once_is_not_sampling_each() -> None:

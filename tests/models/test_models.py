@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 from dastune.models.network import Dropout, Network
 from dastune.models.small_cnn import SmallCNN
 from dastune.models.table import MODELS
-from dastune.models.wide_resnet import WideResNet, _Block
+from dastune.models.wide_resnet import WideBlock, WideResNet
 from dastune.training.metrics import forward_flops, parameter_count
 
 NETWORKS: list[tuple[str, dict[str, Any]]] = [
@@ -84,7 +84,7 @@ def test_the_initial_weights_are_he_s(name: str, options: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(("inputs", "outputs", "stride"), [(4, 4, 1), (4, 8, 1), (4, 8, 2)])
 def test_a_block_is_what_its_paper_says(inputs: int, outputs: int, stride: int) -> None:
-    block = _Block(inputs, outputs, stride, dropout=0).eval()
+    block = WideBlock(inputs, outputs, stride, dropout=0).eval()
     for norm in (block.norm1, block.norm2):
         torch.nn.init.uniform_(norm.weight)
         torch.nn.init.uniform_(norm.bias)

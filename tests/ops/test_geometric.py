@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
@@ -62,8 +63,8 @@ def test_the_mirror_image_takes_the_other_sign(name: str, height: int, width: in
     argument = torch.full((2,), magnitude * OPS[name].high)
     moved = geometric.move(name, images, argument)
     for axis in (2, 3):
-        # A translation along the other axis than the mirror's is the one motion that keeps its sign.
-        sign = 1 if name == {2: "translate_x", 3: "translate_y"}[axis] else -1
+        # A translation along the other axis than the mirror's keeps its sign, and so does zoom.
+        sign = 1 if name in ({2: "translate_x", 3: "translate_y"}[axis], "zoom") else -1
         mirrored = geometric.move(name, images.flip(axis), sign * argument)
         torch.testing.assert_close(mirrored, moved.flip(axis), atol=SAMPLING, rtol=0)
 
@@ -83,6 +84,34 @@ def test_shears_leave_the_centre_or_the_corner(name: str) -> None:
         matrices = geometric.matrix(name, slope, (20, 31), Geometry(shear_about=about))
         torch.testing.assert_close(matrices @ fixed, fixed.expand(2, 3), atol=1e-6, rtol=0)
         assert (matrices @ moves - moves).abs().max() > 0.1
+
+
+@EXAMPLES
+@given(height=st.integers(8, 40), width=st.integers(8, 40), seed=st.integers(0, 99), change=st.floats(-0.95, 3))
+def test_zoom_is_torchvisions_scale(height: int, width: int, seed: int, change: float) -> None:
+    images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    zoomed = geometric.zoom(images, torch.full((2,), change), SEEDS[:2])
+    expected = tv.affine(images, 0.0, [0, 0], 1 + change, [0.0, 0.0], InterpolationMode.BILINEAR)
+    torch.testing.assert_close(zoomed, expected, atol=SAMPLING, rtol=0)
+
+
+def test_a_zoom_by_2_shows_the_middle_quarter_and_one_by_a_half_the_image_in_it() -> None:
+    image = torch.zeros(1, 1, 16, 16)
+    image[..., 4:12, 4:12] = 1
+    larger = geometric.zoom(image, torch.tensor([1.0]), SEEDS[:1])
+    assert torch.equal(larger[..., 1:-1, 1:-1].round(), torch.ones(1, 1, 14, 14))
+    smaller = geometric.zoom(torch.ones(1, 1, 16, 16), torch.tensor([-0.5]), SEEDS[:1])
+    assert torch.equal(smaller, image)
+
+
+@pytest.mark.parametrize("change", [0.3137, -0.317, 1.531])  # no place on the line between two pixels
+def test_nearest_zoom_is_pils_affine(change: float, photos_u8: torch.Tensor) -> None:
+    zoomed = geometric.move("zoom", photos_u8 / 255, torch.full((8,), change), Geometry(interpolation="nearest"))
+    factor = 1 + change
+    coefficients = (1 / factor, 0, 28 - 28 / factor, 0, 1 / factor, 20 - 20 / factor)
+    for image, own in zip(photos_u8, whole_levels(zoomed), strict=True):
+        theirs = tv.to_pil_image(image).transform((56, 40), Image.Transform.AFFINE, coefficients)
+        assert torch.equal(tv.pil_to_tensor(theirs), own)
 
 
 @EXAMPLES
@@ -122,7 +151,8 @@ def test_fill_comes_from_outside_and_changes_nothing_inside(
 @pytest.mark.parametrize("name", NAMES)
 def test_turning_back_composes_to_the_identity(name: str) -> None:
     argument = torch.linspace(-1, 1, 7) * OPS[name].high
-    there, back = (geometric.matrix(name, sign * argument, (40, 56)) for sign in (1, -1))
+    opposite = 1 / (1 + argument) - 1 if name == "zoom" else -argument
+    there, back = (geometric.matrix(name, way, (40, 56)) for way in (argument, opposite))
     torch.testing.assert_close(there @ back, torch.eye(3).expand(7, 3, 3), atol=1e-6, rtol=0)
 
 
@@ -139,7 +169,7 @@ def test_different_ops_for_different_images_warp_at_once(photos: torch.Tensor) -
     arguments = {name: torch.full((1,), 0.7 * OPS[name].high) for name in NAMES}
     matrices = torch.cat([geometric.matrix(name, argument, (40, 56)) for name, argument in arguments.items()])
     singles = [OPS[name].function(photos[i : i + 1], a, SEEDS[:1]) for i, (name, a) in enumerate(arguments.items())]
-    torch.testing.assert_close(geometric.warp(photos[:5], matrices), torch.cat(singles), atol=1e-6, rtol=0)
+    torch.testing.assert_close(geometric.warp(photos[: len(NAMES)], matrices), torch.cat(singles), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
@@ -149,7 +179,7 @@ def test_several_maps_at_once_are_one_after_the_other(
 ) -> None:
     matrices = torch.stack([geometric.matrix(name, torch.linspace(-0.4, 0.4, 8), (40, 56)) for name in NAMES], 1)
     warped = geometric.warps(photos, matrices, mode, fill)
-    assert warped.shape == (8, 3, 5, 40, 56)
+    assert warped.shape == (8, 3, len(NAMES), 40, 56)
     for place in range(len(NAMES)):
         assert torch.equal(warped[:, :, place], geometric.warp(photos, matrices[:, place], mode, fill))
 
@@ -197,8 +227,8 @@ def test_shifting_by_whole_pixels_is_exact(x_px: int, y_px: int, photos: torch.T
 
 
 def test_an_unknown_matrix_is_refused() -> None:
-    with pytest.raises(ValueError, match="'zoom' is no geometric op"):
-        geometric.matrix("zoom", torch.zeros(1), (8, 8))
+    with pytest.raises(ValueError, match="'flip' is no geometric op"):
+        geometric.matrix("flip", torch.zeros(1), (8, 8))
 
 
 def test_a_fill_for_other_channels_is_refused() -> None:

@@ -17,6 +17,8 @@ LEGAL = {
 SIZES = {
     "das-image": 15,
     "das-image-contrast": 16,
+    "das-video": 5,
+    "das-video-shear": 7,
     **dict.fromkeys(("aa", "aa-paper"), 15),  # without SamplePairing
     "aa-torchvision": 14,  # torchvision has no cutout there
     **dict.fromkeys(("ra", "ra-torchvision", "ra-paper", "trivial-wide"), 14),
@@ -49,6 +51,7 @@ def test_spaces_have_their_papers_sizes() -> None:
 
 
 def test_lists_without_a_suffix_are_the_tables_ranges_and_dastunes_sampling() -> None:
+    assert all(SPACES[name].geometry == DASTUNE for name in ("das-video", "das-video-shear"))
     for name in ("das-image", "das-image-contrast", "aa", "ra"):
         assert SPACES[name].geometry == DASTUNE
         for op in SPACES[name].ops:
@@ -57,7 +60,7 @@ def test_lists_without_a_suffix_are_the_tables_ranges_and_dastunes_sampling() ->
 
 
 def test_lists_with_a_suffix_sample_as_torchvision() -> None:
-    for name in SPACES.keys() - {"das-image", "das-image-contrast", "aa", "ra"}:
+    for name in SPACES.keys() - {"das-image", "das-image-contrast", "das-video", "das-video-shear", "aa", "ra"}:
         assert SPACES[name].geometry == TORCHVISION
 
 
@@ -69,6 +72,23 @@ def test_ops_are_those_of_the_papers() -> None:
     assert set(ranged("ra")) - set(ranged("aa")) == {"identity"}
     for name in ("aa", "ra"):
         assert set(ranged(f"{name}-paper")) == set(ranged(name))
+
+
+def test_steps_from_frame_to_frame_are_those_of_das() -> None:
+    # Shifts up to 0.12 of the side, turns up to 20 degrees, factors 0.7 to 1.3; shears are our own.
+    das = {"identity": (0, 0), "translate_x": (0, 0.12), "translate_y": (0, 0.12), "zoom": (0, 0.3), "rotate": (0, 20)}
+    assert {name: (op.low, op.high) for name, op in ranged("das-video").items()} == das
+    shears = {name: op for name, op in ranged("das-video-shear").items() if name not in das}
+    assert {name: (op.low, op.high) for name, op in shears.items()} == {"shear_x": (0, 0.1), "shear_y": (0, 0.1)}
+    assert set(SPACES["das-video"].ops) < set(SPACES["das-video-shear"].ops)
+    assert all(op.signed == (op.op != "identity") for op in SPACES["das-video-shear"].ops)
+
+
+@pytest.mark.parametrize("space", ["das-image", "das-image-contrast", "aa", "ra", "trivial-wide"])
+def test_lists_that_were_there_before_zoom_are_without_it(space: str) -> None:
+    assert "zoom" not in ranged(space)
+    moving = [name for name in ranged(space) if OPS[name].geometric]
+    assert sorted(moving) == ["rotate", "shear_x", "shear_y", "translate_x", "translate_y"]
 
 
 @pytest.mark.parametrize("space", ["aa-paper", "ra-paper"])

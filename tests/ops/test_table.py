@@ -89,6 +89,37 @@ def test_noise_list_begins_with_replacement_by_gaussian_noise() -> None:
     assert len(NOISE_LISTS["default"]) >= 11
 
 
+@pytest.mark.parametrize("name", [op.name for op in OPS.values() if op.geometric])
+def test_steps_add_up_by_their_maps(name: str) -> None:
+    """At distance d an image is where d steps one after the other bring it; translations are of the whole."""
+    import torch
+
+    from dastune.ops import geometric
+
+    argument = OPS[name].high / 3
+    step = geometric.matrix(name, torch.tensor([argument], dtype=torch.float64), (20, 31))[0]
+    for distance in range(-5, 6):
+        at = torch.tensor([table.at_distance(name, argument, distance)], dtype=torch.float64)
+        expected = torch.linalg.matrix_power(step, distance)
+        torch.testing.assert_close(geometric.matrix(name, at, (20, 31))[0], expected, atol=1e-9, rtol=0)
+
+
+def test_distances() -> None:
+    assert table.at_distance("rotate", 7.5, -3) == -22.5
+    assert table.at_distance("identity", 0.0, 4) == 0
+    assert table.at_distance("zoom", 0.1, 3) == pytest.approx(0.331)
+    assert table.at_distance("zoom", 0.25, -1) == pytest.approx(-0.2)
+    assert table.at_distance("zoom", -0.3, 0) == table.at_distance("zoom", 0.3, 0) == 0
+    assert table.at_distance("zoom", 0.3, 32) == OPS["zoom"].legal[1]
+    assert table.at_distance("zoom", -0.9, 32) == OPS["zoom"].legal[0] > -1
+
+
+def test_a_signed_zoom_leaves_a_factor_above_0() -> None:
+    assert OPS["zoom"].legal_range(signed=True) == (0.0, 0.99)
+    assert OPS["zoom"].legal_range(signed=False) == (-0.99, 99.0)
+    assert OPS["rotate"].legal_range(signed=True) == (0.0, 1000.0)
+
+
 @pytest.mark.parametrize("module", ["table", "spaces"])
 def test_names_and_ranges_need_no_torch(module: str) -> None:
     code = f"import sys, dastune.ops.{module}; assert 'torch' not in sys.modules"

@@ -1,6 +1,7 @@
 """Pictures of policies, read by PIL: originals on top, and below them what ops with a closed form make of them."""
 
 from io import BytesIO
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,8 +12,18 @@ from sklearn.datasets import load_sample_image
 
 from dastune.data.dataset import Dataset
 from dastune.data.embedded import digits
-from dastune.orchestration.pictures import DRAWS, GAP_PX, RULE_PX, STEP, policy_picture, sample_images
-from dastune.policy.policy import NO_AUGMENTATION, Choice, Stages, Step, SubPolicies, SubPolicy
+from dastune.orchestration.pictures import (
+    DRAWS,
+    GAP_PX,
+    MOST_STRIPS,
+    MOST_TILES,
+    RULE_PX,
+    SMALLEST_PX,
+    STEP,
+    policy_picture,
+    sample_images,
+)
+from dastune.policy.policy import NO_AUGMENTATION, Choice, Clip, Edge, Stages, Step, SubPolicies, SubPolicy
 
 HALF_STEP = STEP / 2 + 1  # black is 3
 
@@ -109,6 +120,83 @@ def test_long_images_keep_their_proportions(size: tuple[int, int]) -> None:
     found = decoded(policy_picture(NO_AUGMENTATION, torch.zeros(1, 3, *size), seed=0))
     height, width = (side // 2 for side in size)
     assert found.shape[:2] == (GAP_PX + (1 + DRAWS) * (height + GAP_PX) + RULE_PX, width + 2 * GAP_PX)
+
+
+# Clips.
+
+
+def shifting(frames: int, order: Literal["time", "shuffled", "one"] = "time") -> Clip:
+    """Return a clip whose frames are shifted right by an eighth of the width a step."""
+    step = Step(op="translate_x", low=0.125, high=0.125, signed=False)
+    return Clip(frames=frames, order=order, nodes=((Edge(source=0, step=step),),))
+
+
+def strips(png: bytes, side: int, frames: int) -> NDArray[np.float64]:
+    """Return the tiles (rows, frames, side, side, C) of film strips."""
+    picture = decoded(png)
+    rows, rest = divmod(picture.shape[0] - GAP_PX, side + GAP_PX)
+    assert rest == 0
+    assert picture.shape[1] == GAP_PX + frames * (side + GAP_PX)
+    tiles = picture[GAP_PX:, GAP_PX:].reshape(rows, side + GAP_PX, frames, side + GAP_PX, -1)
+    return tiles.transpose(0, 2, 1, 3, 4)[:, :, :side, :side]
+
+
+def shifted(pixels: NDArray[np.float64], by: int) -> NDArray[np.float64]:
+    moved = np.zeros_like(pixels)
+    moved[:, by:] = pixels[:, : pixels.shape[1] - by]
+    return moved
+
+
+def test_a_clip_is_a_film_strip_of_frames_in_time() -> None:
+    images = random_images(10, 32)
+    found = strips(policy_picture(shifting(5), images, seed=0), 32, 5)
+    assert len(found) == MOST_STRIPS
+    for row, pixels in zip(found, as_pixels(images), strict=False):
+        for frame, distance in enumerate((2, 1, 0, 1, 2)):
+            assert np.abs(row[frame] - shifted(pixels, 4 * distance)).max() <= HALF_STEP
+
+
+def test_the_middle_frame_stands_on_black_where_frames_are_in_time() -> None:
+    for order, ground in (("time", 0.0), ("shuffled", 255.0)):
+        picture = decoded(policy_picture(shifting(4, order), random_images(2, 32), seed=0))  # type: ignore[arg-type]
+        left = 2 * (32 + GAP_PX)
+        assert np.unique(picture[:GAP_PX, left : left + 32 + 2 * GAP_PX]) == ground
+        assert (picture[:GAP_PX, :left] == 255).all()
+        assert (picture[:GAP_PX, left + 32 + 2 * GAP_PX :] == 255).all()
+
+
+def test_shuffled_frames_are_the_same_ones() -> None:
+    images = random_images(4, 32)
+    in_time, shuffled = (
+        strips(policy_picture(shifting(8, order), images, seed=0), 32, 8)  # type: ignore[arg-type]
+        for order in ("time", "shuffled")
+    )
+    orders = set()
+    for strip, mixed in zip(in_time, shuffled, strict=True):
+        assert sorted(frame.tobytes() for frame in strip) == sorted(frame.tobytes() for frame in mixed)
+        orders.add(tuple(min(k for k in range(8) if np.array_equal(strip[k], frame)) for frame in mixed))
+    assert len(orders) == 4
+
+
+def test_one_frame_for_each_image_is_an_augmentation_like_others() -> None:
+    images = random_images(10, 32)
+    found = tiles(policy_picture(shifting(3, "one"), images, seed=0), 32, 10)
+    kinds = {0: 0, 4: 0}
+    for row in found[1:]:
+        for tile, pixels in zip(row, as_pixels(images), strict=True):
+            [by] = [by for by in kinds if np.abs(tile - shifted(pixels, by)).max() <= HALF_STEP]
+            kinds[by] += 1
+    assert all(kinds.values())
+
+
+@pytest.mark.parametrize(("frames", "rows", "side"), [(1, 4, 64), (16, 2, 64), (32, 1, 64), (33, 1, 32), (64, 1, 32)])
+def test_long_clips_have_fewer_rows_and_smaller_tiles(frames: int, rows: int, side: int) -> None:
+    assert rows == max(1, min(MOST_STRIPS, MOST_TILES // frames))
+    assert side == (64 if frames <= MOST_TILES else SMALLEST_PX)
+    assert strips(policy_picture(shifting(frames), random_images(5, 64), seed=0), side, frames).shape[:2] == (
+        rows,
+        frames,
+    )
 
 
 def test_grey_images_make_a_grey_picture_and_colours_a_coloured_one() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from dastune.cli import app
@@ -112,3 +113,40 @@ def test_a_report_from_mlflow_is_the_one_from_the_folder(
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_receptive_fields_and_table_10_come_back(
+    study_of: Callable[..., StudyConfig],
+    dataset: Dataset,
+    folder_at: Callable[[Path], StudyFolder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    clips = {"method": "das_video", "frames": 3, "topology": "chain-1", "tuning_epochs": 1}
+    study = study_of(
+        methods={"standard": {}, "ours": clips},
+        model={"name": "wide_resnet", "depth": 10, "width": 1},
+        space={"ops": "das-video"},
+        seeds={"search": [0], "final": [0, 1]},
+        final={"epochs": 1},
+    )
+    folder = StudyFolder(tmp_path / "runs" / "small")
+    run(study, heard(study, dataset, tmp_path / "trials", folder_at), folder)
+    fields = files_of(folder.receptive_fields)
+    assert sorted(fields) == [f"{label}-n0-s0-t{seed}.json" for label in ("ours", "standard") for seed in (0, 1)]
+    uri = f"sqlite:///{folder.mlflow_store}"
+    recalled = recall(uri, "small", tmp_path / "recalled")
+    assert files_of(recalled.receptive_fields) == fields
+    client = MlflowClient(uri)
+    [experiment] = [item.experiment_id for item in client.search_experiments() if item.name == "small"]
+    logged = {item.info.run_name: item.data.metrics for item in client.search_runs([experiment])}
+    for name, content in fields.items():
+        field, final = json.loads(content), name.removesuffix(".json").replace("-t", " final ")
+        assert logged[final]["receptive_field_half"] == field["half"]
+        assert logged[final]["receptive_field_tenth"] == field["tenth"]
+    write_report(recalled)
+    again = files_of(recalled.report)
+    assert {"figure8.svg", "tables/table10.csv", "tables/receptive_fields.csv"} <= again.keys()
+    made = files_of(folder.report)
+    assert [name for name in made | again if made.get(name) != again.get(name)] == []

@@ -31,6 +31,7 @@ StudyOf = Callable[..., StudyConfig]
 METHODS = {"random": {}, "theirs": {"method": "published", "policy": "aa-cifar10"}}
 POLICY = {"kind": "stages", "stages": []}
 PICTURE = b64encode(bytes(range(256))).decode()
+FIELD = '{"half":0.25}'
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def told(search: str) -> list[Report]:
     return [
         Report(search, "search", 0.0, 0),
         Report(search, "searched", 1.0, 9, events, scores, row, '{"found": 1}', PICTURE, children=children),
-        Report(search, "finished", 1.0, 9, [final], tested, finals=[trained]),
+        Report(search, "finished", 1.0, 9, [final], tested, finals=[trained], receptive_fields={0: FIELD}),
         Report(search, "ended", 1.0, 9),
     ]
 
@@ -272,6 +273,11 @@ def check_heard(folder: StudyFolder, search: str, reports: list[Report]) -> None
         assert [(tags["status"], json.loads(tags["dastune.row"])) for tags in rows[-1:]] == [(status, asdict(told_row))]
     picture = folder.picture(search)
     assert (picture.read_bytes() if picture.exists() else b"") == b64decode(reports[1].picture)
+    for final in finals:
+        path = folder.receptive_field(search, final.train_seed)
+        assert path.read_text() == FIELD
+        artifacts = [event["path"] for event in journal if event.get("folder") == "receptive_field"]
+        assert set(artifacts) == {str(path.relative_to(folder.root))}
     status = "FINISHED" if finals else "FAILED"
     for key in {search, *(f"{search}/t{final.train_seed}" for final in finals)}:
         mine = [event for event in journal if event.get("key") == key]

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,6 +22,7 @@ from dastune.policy import policy as policy_module
 from dastune.policy.policy import (
     NO_AUGMENTATION,
     Choice,
+    Clip,
     Edge,
     Genotype,
     Policy,
@@ -45,7 +47,8 @@ weights = st.floats(0.1, 10)
 @st.composite
 def steps(draw: st.DrawFn) -> Step:
     op = OPS[draw(st.sampled_from(list(OPS)))]
-    least, most = max(op.legal[0], 0.0), min(op.legal[1], 30.0)
+    least, most = op.legal_range(signed=op.signed)
+    least, most = max(least, 0.0), min(most, 30.0)
     low, high = sorted((draw(st.floats(least, most)), draw(st.floats(least, most))))
     return Step(op=op.name, low=low, high=high, probability=draw(shares))
 
@@ -58,6 +61,26 @@ def genotypes(draw: st.DrawFn) -> Genotype:
         edges = st.builds(Edge, source=st.integers(0, inputs + node - 1), step=steps())
         nodes.append(tuple(draw(st.lists(edges, min_size=1, max_size=3))))
     return Genotype(inputs=inputs, nodes=tuple(nodes))
+
+
+@st.composite
+def clips(draw: st.DrawFn) -> Clip:
+    ops = st.sampled_from([op for op in OPS.values() if op.geometric or op.name == "identity"])
+    inputs, nodes = draw(st.integers(1, 2)), []
+    for node in range(draw(st.integers(1, 3))):
+        edges = []
+        for op in draw(st.lists(ops, min_size=1, max_size=3)):
+            step = draw(st.floats(-0.5, 0.5)) if op.argument else 0.0
+            source = draw(st.integers(0, inputs + node - 1))
+            edges.append(Edge(source=source, step=Step(op=op.name, low=step, high=step, signed=False)))
+        nodes.append(tuple(edges))
+    return Clip(
+        frames=draw(st.integers(1, 64)),
+        profile=draw(st.sampled_from(("symmetric", "ramp"))),
+        order=draw(st.sampled_from(("time", "shuffled", "one"))),
+        inputs=inputs,
+        nodes=tuple(nodes),
+    )
 
 
 def tuples(of: st.SearchStrategy[Any], smallest: int = 0) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -74,6 +97,7 @@ policies: st.SearchStrategy[Policy] = st.one_of(
         Stages, kind=st.just("stages"), stages=tuples(tuples(st.builds(Choice, weight=weights, step=steps()), 1))
     ),
     genotypes(),
+    clips(),
 )
 
 
@@ -107,7 +131,7 @@ def draw_ops(policy: Policy, random: Random) -> list[str]:
         case Stages():
             drawn = (random.choices(stage, [choice.weight for choice in stage])[0] for stage in policy.stages)
             return [applied(choice.step) for choice in drawn] or ["identity"]
-        case Genotype():
+        case Genotype() | Clip():
             return [applied(edge.step) for node in policy.nodes for edge in node]
 
 
@@ -215,7 +239,7 @@ def change(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (change("version", to=3), "policy format 3 is newer than this dastune reads (2); upgrade"),
+        (change("version", to=4), "policy format 4 is newer than this dastune reads (3); upgrade"),
         (change("version", to=0), "version: must be greater than or equal to 1; the file is damaged"),
         (
             change("semantics", to="dastune-2"),
@@ -225,7 +249,7 @@ def change(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (change("extra", to=1), "extra is no key of the format; the file is damaged"),
         (
             change("policy", "kind", to="x"),
-            "policy.kind must be one of sub_policies, stages, genotype; the file is damaged",
+            "policy.kind must be one of sub_policies, stages, genotype, clip; the file is damaged",
         ),
         (
             change("policy", "stages", 0, 0, "step", "op", to="rotat"),
@@ -297,7 +321,10 @@ def test_policies_of_another_geometry_are_other_policies() -> None:
     [
         ({"op": "posterize", "low": 4, "high": 9}, "4 to 9 is not within 0 to 8 bits of 8"),
         ({"op": "salt_and_pepper", "low": -0.1, "high": 0.5}, "not within 0 to 1 of pixels"),
-        ({"op": "brightness", "low": 0, "high": 1e300}, "not within -1000 to 1000"),
+        ({"op": "brightness", "low": 0, "high": 1e300}, "not within 0 to 1000"),
+        ({"op": "brightness", "low": 0, "high": 1e300, "signed": False}, "not within -1000 to 1000"),
+        ({"op": "zoom", "low": 0, "high": 1}, "0 to 1 is not within 0 to 0.99 factor less 1"),
+        ({"op": "zoom", "low": -1, "high": 0, "signed": False}, "-1 to 0 is not within -0.99 to 99 factor less 1"),
         ({"op": "posterize"}, r"posterize needs low and high, its bits \(bits of 8\)"),
         ({"op": "rotate", "low": "3", "high": 5}, "low\n.*valid number"),
         ({"op": "rotate", "low": True, "high": 5}, "low\n.*valid number"),
@@ -357,6 +384,108 @@ def test_files_of_version_1_are_read_as_they_were_meant(tmp_path: Path) -> None:
     assert load_policy(path) == Stages(stages=((Choice(weight=1, step=Step(op="rotate", high=30, signed=True)),),))
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_files_without_clips_are_read_whatever_their_version(version: int, tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    policy = Genotype(nodes=((Edge(source=0, step=ROTATE),),), node="sample", geometry=TORCHVISION)
+    data = {**json.loads(policy_text(policy, {})), "version": version}
+    path.write_text(json.dumps(data))
+    assert load_policy(path) == policy
+
+
+# Clips.
+
+
+def step_of(op: str, argument: float = 0.0) -> Step:
+    return Step(op=op, low=argument, high=argument, signed=False)
+
+
+TURN = Edge(source=0, step=step_of("rotate", 5.0))
+
+
+@pytest.mark.parametrize(
+    ("frames", "profile", "distances"),
+    [
+        (8, "symmetric", (4, 3, 2, 1, 0, 1, 2, 3)),
+        (8, "ramp", (-4, -3, -2, -1, 0, 1, 2, 3)),
+        (5, "symmetric", (2, 1, 0, 1, 2)),
+        (5, "ramp", (-2, -1, 0, 1, 2)),
+        (2, "symmetric", (1, 0)),
+        (2, "ramp", (-1, 0)),
+        (1, "symmetric", (0,)),
+        (1, "ramp", (0,)),
+    ],
+)
+def test_frames_are_as_far_as_they_are_from_the_middle_one(
+    frames: int, profile: Any, distances: tuple[int, ...]
+) -> None:
+    assert Clip(frames=frames, profile=profile, nodes=((TURN,),)).distances == distances
+
+
+@pytest.mark.parametrize("frames", range(1, 65))
+def test_one_frame_is_the_image_and_neighbours_are_a_step_apart(frames: int) -> None:
+    for profile in ("symmetric", "ramp"):
+        distances = Clip(frames=frames, profile=profile, nodes=((TURN,),)).distances
+        assert len(distances) == frames
+        assert distances.count(0) == 1
+        assert distances[frames // 2] == 0
+        assert all(abs(after - before) == 1 for before, after in pairwise(distances))
+
+
+def test_a_clip_is_of_8_frames_in_time_by_default() -> None:
+    clip = Clip(nodes=((TURN,),))
+    assert (clip.frames, clip.profile, clip.order, clip.inputs) == (8, "symmetric", "time", 1)
+    assert policy_to_json(clip)["kind"] == "clip"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frames": 0}, "frames\n.*greater than or equal to 1"),
+        ({"frames": 65}, "frames\n.*less than or equal to 64"),
+        ({"frames": 8.0}, "frames\n.*valid integer"),
+        ({"frames": True}, "frames\n.*valid integer"),
+        ({"profile": "linear"}, "profile\n.*'symmetric' or 'ramp'"),
+        ({"order": "random"}, "order\n.*'time', 'shuffled' or 'one'"),
+        ({"inputs": 3}, "inputs\n.*less than or equal to 2"),
+        ({"nodes": ()}, "nodes\n.*at least 1 item"),
+        ({"nodes": ((),)}, "nodes.0\n.*at least 1 item"),
+        ({"node": "sum"}, "node\n.*not permitted"),
+        ({"nodes": ((Edge(source=1, step=step_of("rotate", 5)),),)}, "node 0 reads state 1; it may read 0 to 0"),
+        ({"nodes": ((Edge(source=0, step=step_of("invert")),),)}, "invert moves no frames; a clip has geometric ops"),
+        ({"nodes": ((Edge(source=0, step=step_of("constant")),),)}, "constant moves no frames"),
+        *(
+            ({"nodes": ((Edge(source=0, step=step),),)}, "the step of rotate must be one argument .* for all images")
+            for step in (
+                ROTATE,
+                Step(op="rotate", low=5, high=20, signed=False),
+                Step(op="rotate", low=5, high=5),
+                Step(op="rotate", low=5, high=5, signed=False, probability=0.5),
+            )
+        ),
+    ],
+)
+def test_impossible_clips(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Clip.model_validate({"nodes": ((TURN,),), **changes})
+
+
+def test_a_fault_in_a_clip_is_told_at_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    data = json.loads(policy_text(Clip(nodes=((TURN,),)), {}))
+    data["policy"]["nodes"][0][0]["step"]["op"] = "rotat"
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r"policy\.nodes\[0\]\[0\]\.step\.op: 'rotat' is no op; did you mean 'rotate'"):
+        load_policy(path)
+
+
+def test_every_edge_of_a_clip_counts_once() -> None:
+    still, zoom = Edge(source=0, step=step_of("identity")), Edge(source=1, step=step_of("zoom", -0.2))
+    clip = Clip(nodes=((TURN, still), (zoom, zoom)))
+    assert op_shares(clip) == applied_shares(clip) == {"rotate": 0.25, "identity": 0.25, "zoom": 0.5}
+    assert noise_mass(clip) == 0
+
+
 @given(genotypes())
 def test_paths_are_all_ways_through_the_cell_by_their_probability(genotype: Genotype) -> None:
     def ways(state: int) -> list[tuple[tuple[Step, ...], float]]:
@@ -394,6 +523,7 @@ def test_the_shipped_schema_is_up_to_date_and_judges_as_the_models_do() -> None:
         Stages(stages=((Choice(weight=1, step=ROTATE),),)),
         Genotype(inputs=2, nodes=((edge, edge),), node="sample"),
         Genotype(inputs=2, nodes=((edge, edge),), node="sum"),
+        Clip(inputs=2, nodes=((TURN, TURN),), order="shuffled", profile="ramp", frames=3),
         NO_AUGMENTATION,
     ]
     for policy in policies:

@@ -98,3 +98,40 @@ def make_study(
         return folder
 
     return make
+
+
+VIDEO = {"method": "das_video", "frames": 8}
+VIDEO_METHODS = {
+    "baseline": {"method": "standard"},
+    "aug": {**VIDEO, "use": "frame"},
+    "reshuffled": {**VIDEO, "use": "shuffled"},
+    "ours": {**VIDEO, "use": "clip"},
+}
+
+
+@pytest.fixture
+def make_video_study(make_study: Callable[..., StudyFolder]) -> Callable[..., StudyFolder]:
+    """Return a function that writes a study from image to video: a network of 5 kFLOPs a frame, and clips of 8."""
+
+    def make(data: str = "digits", methods: dict[str, dict[str, object]] | None = None, **rest: object) -> StudyFolder:
+        methods = VIDEO_METHODS if methods is None else methods
+        folder = make_study(methods=tuple(methods), levels=(0,), **rest)
+        study = {
+            "data": {"name": data},
+            "model": {"name": "resnet", "depth": 18},
+            "space": {"noise": {"levels": [0]}},
+            "methods": methods,
+            "seeds": {"search": [0, 1, 2], "final": [0, 1]},
+        }
+        write_atomic(folder.study, json.dumps(study))
+        finals = folder.final_rows()
+        folder.finals.unlink(missing_ok=True)
+        for row in finals:
+            accuracy = row.test_accuracy + 0.0102 * [*methods].index(row.method)
+            frames = 8 if methods[row.method].get("use") in ("clip", "shuffled") else 1
+            evaluation = "image" if frames == 1 else "cell"
+            more = {"frames": frames, "evaluation": evaluation, "flops": 5000 * frames, "test_accuracy": accuracy}
+            folder.add_final(replace(row, parameters=700 + (frames > 1), **more))
+        return folder
+
+    return make

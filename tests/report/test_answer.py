@@ -168,7 +168,7 @@ def test_the_best_search_and_what_it_is_held_against(final_row):
     finals = made(final_row, {"das": DAS, "auto_augment": RANDOM, "random": RANDOM, "none": [0.95, 0.96, 0.97]})
     finals += made(final_row, {"rand_augment": [0.99, 0.98]}, level=0)
     best = best_search(cells([], finals), {})
-    assert (best.cell.method, best.cell.noise_level, best.rivals) == ("das", 4, 2)
+    assert (best.cell.method, best.cell.level, best.rivals) == ("das", 4, 2)
     assert [(item.one, item.other) for item in best.others] == [
         ("das", "none"),
         ("das", "random"),

@@ -68,4 +68,4 @@ def test_one_search_or_one_training_tells_nothing(final_row, search_row):
 def test_methods_as_they_first_appear_and_levels_ascending(final_row):
     many = [[0.5, 0.6], [0.7, 0.9]]
     finals = [row for method, level in (("b", 4), ("a", 0), ("b", 0)) for row in rows(final_row, many, method, level)]
-    assert [(item.method, item.noise_level) for item in components([], finals)] == [("b", 0), ("b", 4), ("a", 0)]
+    assert [(item.method, item.level) for item in components([], finals)] == [("b", 0), ("b", 4), ("a", 0)]

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from dastune.report.curves import Bundle
-from dastune.report.figures import curves_figure, figure9, noise_mass_figure, save, sd_figure
+from dastune.report.figures import accuracy_figure, curves_figure, noise_mass_figure, save, sd_figure
 from dastune.report.figures.curves import marked
 from dastune.report.figures.frame import looks
 from dastune.report.figures.levels import MOST_BAR
@@ -34,9 +34,9 @@ def line(figure, gid):
 
 @pytest.mark.parametrize("index", range(4))
 def test_lines_are_the_means_and_every_seed_is_a_point(found, index):
-    figure = figure9(found)
+    figure = accuracy_figure(found)
     mine = found[3 * index : 3 * index + 3]
-    np.testing.assert_allclose(line(figure, f"mean-{index}"), [(cell.noise_level, 100 * cell.mean) for cell in mine])
+    np.testing.assert_allclose(line(figure, f"mean-{index}"), [(cell.level, 100 * cell.mean) for cell in mine])
     points = line(figure, f"seeds-{index}")
     np.testing.assert_allclose(points[:, 1], [100 * value for cell in mine for value in cell.accuracies.values()])
     beside = points[:, 0] - np.repeat([0, 4, 8], 3)
@@ -50,13 +50,13 @@ def test_a_crowd_of_seeds_does_not_hide_the_mean(search_row, final_row, count, s
         [search_row("das", level, seed) for level in (0, 4) for seed in range(count)],
         [final_row(0.9, "das", level, seed) for level in (0, 4) for seed in range(count)],
     )
-    drawn = {line.get_gid(): line for line in figure9(found).axes[0].lines}
+    drawn = {line.get_gid(): line for line in accuracy_figure(found).axes[0].lines}
     assert drawn["seeds-0"].get_markersize() == pytest.approx(size)
     assert (drawn["seeds-0"].get_zorder() > drawn["mean-0"].get_zorder()) is over
 
 
 def test_the_band_is_mean_and_sd(found):
-    band = figure9(found).axes[0].collections[0].get_paths()[0].vertices
+    band = accuracy_figure(found).axes[0].collections[0].get_paths()[0].vertices
     cell = found[0]
     at_zero = band[band[:, 0] == 0, 1]
     assert at_zero.min() == pytest.approx(100 * (cell.mean - cell.sd))
@@ -72,7 +72,7 @@ def test_no_band_where_one_seed_has_no_spread(final_row, counts, shaded, bars):
         for level, count in zip((0, 4, 8), counts, strict=True)
         for seed in range(count)
     ]
-    bands, lines = figure9(cells([], finals)).axes[0].collections
+    bands, lines = accuracy_figure(cells([], finals)).axes[0].collections
     assert sorted({x for path in bands.get_paths() for x, _ in path.vertices if np.ptp(path.vertices[:, 0])}) == shaded
     assert [segment[0, 0] for segment in lines.get_segments()] == bars
 
@@ -85,7 +85,7 @@ def test_noise_mass_with_its_uniform_share(found):
 
 
 def test_axes_and_legend(found):
-    figure = figure9(found)
+    figure = accuracy_figure(found)
     axes = figure.axes[0]
     assert axes.get_xlabel() == "Noise ops in the search space"
     assert axes.get_ylabel() == "Test accuracy (%)"
@@ -96,7 +96,7 @@ def test_axes_and_legend(found):
     assert figure.legends[0].get_window_extent().y1 <= axes.get_tightbbox().y0
 
 
-@pytest.mark.parametrize("draw", [figure9, noise_mass_figure, sd_figure])
+@pytest.mark.parametrize("draw", [accuracy_figure, noise_mass_figure, sd_figure])
 def test_the_same_cells_give_the_same_bytes(found, tmp_path, draw):
     for run in ("a", "b"):
         save(draw(found), tmp_path / run / "figure9")
@@ -107,15 +107,15 @@ def test_the_same_cells_give_the_same_bytes(found, tmp_path, draw):
 
 
 def test_nothing_one_level_one_seed_and_odd_names(search_row, final_row, tmp_path):
-    save(figure9([]), tmp_path / "empty")
+    save(accuracy_figure([]), tmp_path / "empty")
     save(noise_mass_figure([]), tmp_path / "empty")
     save(sd_figure([]), tmp_path / "empty")
     save(sd_figure(cells([], [final_row(0.5)])), tmp_path / "one_seed")
     save(curves_figure([], ("x", "y"), "steps"), tmp_path / "empty")
-    save(figure9(cells([search_row()], [])), tmp_path / "no_finals")
+    save(accuracy_figure(cells([search_row()], [])), tmp_path / "no_finals")
     odd = ["_hidden", "$x^{", "\N{CJK UNIFIED IDEOGRAPH-65E5}<b>", *(f"{'long_' * 8}{place}" for place in range(6))]
     found = cells([search_row(name) for name in odd], [final_row(0.9, name) for name in odd])
-    figure = figure9(found)
+    figure = accuracy_figure(found)
     save(figure, tmp_path / "odd")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(set(labels)) == len(odd)
@@ -200,11 +200,11 @@ def test_an_svg_is_smaller_and_the_same(search_row, final_row, tmp_path):
                          for seed, row in enumerate(rows)])  # fmt: skip
     whole = BytesIO()
     with style({"svg.hashsalt": "figure9"}):
-        figure = figure9(found)
+        figure = accuracy_figure(found)
         figure.savefig(BytesIO(), dpi=200)  # lays it out
         figure.set_layout_engine("none")
         figure.savefig(whole, format="svg", metadata={"Date": None, "Creator": None})
-    save(figure9(found), tmp_path / "figure9")
+    save(accuracy_figure(found), tmp_path / "figure9")
     small = (tmp_path / "figure9.svg").read_bytes()
     assert len(small) < 0.6 * len(whole.getvalue())
     before, after = uses(whole.getvalue()), uses(small)

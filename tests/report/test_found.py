@@ -161,7 +161,7 @@ def test_the_p_value_finds_what_is_planted_and_cries_wolf_seldom(search_row, pla
 
 def test_policies_become_numbers(folder):
     das, none_at_0, none = found(folder)
-    assert [(result.method, result.noise_level) for result in (das, none_at_0, none)] == [
+    assert [(result.method, result.level) for result in (das, none_at_0, none)] == [
         ("das", 1),
         ("none", 0),
         ("none", 1),
@@ -248,7 +248,7 @@ def test_tables_hold_them(folder):
 
 
 def test_without_noise_ops_there_is_no_column_of_them(folder):
-    at_0 = [result for result in found(folder) if result.noise_level == 0]
+    at_0 = [result for result in found(folder) if result.level == 0]
     assert found_rows(at_0)[0] == ["method", "entropy / uniform", "from uniform", "agreement / chance"]
 
 
@@ -264,9 +264,9 @@ def test_children_are_counted_and_few_of_them_told(folder, search_row):
             folder.add_search(row)
             write_atomic(folder.root / row.policy, policy_text(POLICIES[seed], {}))
     results = found(folder)
-    means = {result.method: result.children for result in results if result.noise_level == 1}
+    means = {result.method: result.children for result in results if result.level == 1}
     assert means == {"das": None, "none": None, "aa": pytest.approx(59 / 3), "enough": 20, "grid": 4, "short": 0}
-    at_0, at_1 = ([result for result in results if result.noise_level == level] for level in (0, 1))
+    at_0, at_1 = ([result for result in results if result.level == level] for level in (0, 1))
     assert "children" not in found_rows(at_0)[0]
     assert [row[-1] for row in found_rows(at_1)] == ["children", "-", "-", "19.7", "20.0", "4.0", "0.0"]
     assert few_children(results).startswith(

@@ -175,7 +175,7 @@ def test_a_family_for_each_level_and_question(final_row):
         for seed in range(5)
     ]
     found = families(cells([], finals), {})
-    assert [(family.noise_level, family.question, family.tests) for family in found] == [
+    assert [(family.level, family.question, family.tests) for family in found] == [
         (0, AGAINST_CONTROLS, 4), (0, BETWEEN_SEARCHES, 1), (8, AGAINST_CONTROLS, 4), (8, BETWEEN_SEARCHES, 1),
     ]  # fmt: skip
     for family in found:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dastune.report.curves import Series, linear
-from dastune.report.figures import curves_figure, figure9, noise_mass_figure, save, sd_figure
+from dastune.report.figures import accuracy_figure, curves_figure, noise_mass_figure, save, sd_figure
 from dastune.report.interactive import Tips, curve_tips, level_tips
 from dastune.report.results import read_results
 from dastune.report.sections.parts import figure
@@ -44,7 +44,7 @@ def numbers(texts):
 @pytest.mark.parametrize(
     ("draw", "mean_text", "seeds"),
     [
-        (figure9, lambda cell: f"{100 * cell.mean:.6f}", lambda cell: cell.accuracies),
+        (accuracy_figure, lambda cell: f"{100 * cell.mean:.6f}", lambda cell: cell.accuracies),
         (noise_mass_figure, lambda cell: f"{100 * cell.noise_mass:.6f}", lambda cell: cell.noise_masses),
         (sd_figure, lambda cell: f"{100 * cell.sd:.6f}", None),
     ],
@@ -86,7 +86,7 @@ class Attributes(HTMLParser):
 def test_names_are_data_on_the_page(make_study):
     folder = make_study()
     results = read_results(folder)
-    save(figure9(results.cells), results.output / "figure9")
+    save(accuracy_figure(results.cells), results.output / "figure9")
     names = ['</script><img src="x" onerror=alert(1)>', "\ud800", '"]}', "a\nb", "\N{LEFT-TO-RIGHT OVERRIDE}"]
     page = Attributes()
     page.feed(figure(results, "figure9", "label", "caption", Tips(names, {"mean-0": ["one", "two"]}, names[0])))
@@ -99,5 +99,5 @@ def test_names_are_data_on_the_page(make_study):
 
 def test_a_figure_without_tips_asks_for_no_script(make_study):
     results = read_results(make_study())
-    save(figure9(results.cells), results.output / "figure9")
+    save(accuracy_figure(results.cells), results.output / "figure9")
     assert "data-" not in figure(results, "figure9", "label", "caption")

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from dastune.folder import StudyFolder, write_atomic
 from dastune.ops.table import OPS
 from dastune.orchestration.png import png
-from dastune.policy.policy import Choice, Edge, Genotype, Stages, Step, SubPolicies, SubPolicy, policy_text
+from dastune.policy.policy import Choice, Clip, Edge, Genotype, Stages, Step, SubPolicies, SubPolicy, policy_text
 from dastune.report.figures.cells import MOST_STATES, TOP_OPS, TOP_SUB_POLICIES, policy_figure
 from dastune.report.figures.ops import MOST_DOTS, ops_figure
 from dastune.report.figures.style import PAPER
@@ -81,6 +81,41 @@ def test_a_cell_has_an_arc_for_each_edge():
     found = edges(drawn)
     assert [dashed for dashed, _, _ in found] == [False, True, False, False]
     assert [alpha < 0.5 for _, _, alpha in found] == [False, False, True, False]
+
+
+def fixed(source, op, argument=0.0):
+    return Edge(source=source, step=Step(op=op, low=argument, high=argument, signed=False))
+
+
+CLIP = Clip(
+    inputs=2,
+    nodes=(
+        (fixed(0, "translate_x", 0.083), fixed(1, "zoom", -0.12)),
+        (fixed(0, "rotate", -9.4), fixed(2, "translate_y", -0.05)),
+        (fixed(2, "shear_x", 0.06), fixed(3, "identity")),
+    ),
+)
+
+
+def test_the_cell_of_a_clip_says_what_each_edge_does_from_one_frame_to_the_next():
+    drawn = policy_figure(CLIP)
+    assert sorted(texts(drawn)) == sorted(
+        [
+            *("image", "image", "0", "1", "output", "identity", "shear_x 0.06", "translate_x 8.3 %"),
+            *("translate_y -5 %", "zoom by 0.88", "rotate -9.4°"),
+        ]
+    )
+    assert [dashed for dashed, _, _ in edges(drawn)] == [False] * 6
+
+
+def test_no_text_of_a_clips_cell_runs_into_another():
+    """The cell of DARTS: two inputs, four nodes of two edges; the longest texts there are."""
+    nodes = tuple((fixed(node, "translate_x", -0.12), fixed(node + 1, "translate_y", -0.12)) for node in range(4))
+    drawn = policy_figure(Clip(inputs=2, nodes=nodes))
+    drawn.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in drawn.axes[0].texts]
+    assert not any(one.overlaps(two) for index, one in enumerate(boxes) for two in boxes[:index])
+    assert all(drawn.bbox.x0 < box.x0 and box.x1 < drawn.bbox.x1 for box in boxes)
 
 
 def test_edges_of_a_stage_are_as_thick_as_their_ops_are_likely():
@@ -199,6 +234,25 @@ def test_a_study_is_shown(make_study, tmp_path):
     before = {name: (tmp_path / name).read_bytes() for name in names}
     assert page_of(folder, tmp_path) == page
     assert {name: (tmp_path / name).read_bytes() for name in names} == before
+
+
+@pytest.mark.parametrize(
+    ("order", "caption"),
+    [
+        ("time", "in time; the middle one, on black, is the image"),
+        ("shuffled", "in the order drawn for it"),
+        ("one", ""),
+    ],
+)
+def test_a_film_strip_is_told_to_be_one(make_study, tmp_path, order, caption):
+    folder = make_study(methods=("das",), levels=(4,), seeds=(0,))
+    write_atomic(folder.picture("das-n4-s0"), PICTURE)
+    write_atomic(folder.policy("das-n4-s0"), policy_text(CLIP.model_copy(update={"order": order}), {}))
+    page = page_of(folder, tmp_path)
+    assert caption in page
+    assert ("Film strips" in page) == (order != "one")
+    assert ("Top: training images" in page) == (order == "one")
+    assert "translate_x 0.083 of the width a step" in page
 
 
 def bomb():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dastune.ops.spaces import TORCHVISION
 from dastune.ops.table import OPS
-from dastune.policy.policy import Choice, Edge, Genotype, Stages, Step, SubPolicies, SubPolicy
+from dastune.policy.policy import Choice, Clip, Edge, Genotype, Stages, Step, SubPolicies, SubPolicy
 from dastune.report.policy_text import policy_lines, printable, step_text, summary_lines
 
 TURN = Step(op="rotate", low=9, high=9, probability=0.7)
@@ -25,6 +25,7 @@ INVERT = Step(op="invert")
         (Step(op="rotate", low=-5, high=20, signed=False), "rotate -5 to 20 degrees"),
         (Step(op="translate_x", low=-0.1, high=-0.1, signed=False), "translate_x -0.1 of the width"),
         (Step(op="posterize", low=4, high=8), "posterize 4 to 8 bits of 8"),
+        (Step(op="zoom", high=0.3), "zoom factor 0.7 to 1.3"),
         (Step(op="color", high=0.9), "color factor 0.1 to 1.9"),
         (Step(op="color", low=0.45, high=0.45), "color factor 1 ±0.45"),
         (Step(op="color", low=-0.9, high=-0.9, signed=False), "color factor 0.1"),
@@ -82,6 +83,50 @@ def test_cells() -> None:
     assert drawn == "cell of 2 nodes, each one of its edges, drawn for each image; the last is the output"
     added = policy_lines(Genotype(inputs=2, nodes=nodes, node="sum"))[0]
     assert added == "cell of 2 nodes, each the sum of its edges, cut to [0, 1]; the last is the output"
+
+
+def edge(source: int, op: str, step: float = 0.0) -> Edge:
+    return Edge(source=source, step=Step(op=op, low=step, high=step, signed=False))
+
+
+NODES = (
+    (edge(0, "translate_x", 0.05), edge(1, "identity")),
+    (edge(2, "zoom", 0.1), edge(0, "rotate", -7.5)),
+)
+
+
+def test_clips() -> None:
+    assert policy_lines(Clip(inputs=2, nodes=NODES)) == [
+        "clip of 8 frames, in time",
+        "frame 4 is the image; steps away from it: 4 3 2 1 0 1 2 3 (symmetric)",
+        "cell of 2 nodes, each the mean of its edges; the last is the output",
+        "node 0",
+        "      from image    translate_x 0.05 of the width a step, 0.2 of the width in frame 0",
+        "      from image    identity",
+        "node 1",
+        "      from node 0   zoom factor 1.1 a step, factor 1.464 in frame 0",
+        "      from image    rotate -7.5 degrees a step, -30 degrees in frame 0",
+    ]
+    assert summary_lines(Clip(nodes=((edge(0, "zoom", 0.1),),)), {})[0] == (
+        "op shares, skipped steps as identity: zoom 100.0 %"
+    )
+
+
+def test_clips_of_other_forms() -> None:
+    ramp = policy_lines(Clip(inputs=2, nodes=NODES, frames=5, profile="ramp", order="shuffled", geometry=TORCHVISION))
+    assert ramp[:3] == [
+        "clip of 5 frames, in an order drawn for each image",
+        "geometry: nearest, shears about the corner, fill 0, translations by whole pixels",
+        "frame 2 is the image; steps away from it: -2 -1 0 1 2 (ramp)",
+    ]
+    assert "translate_x 0.05 of the width a step, -0.1 of the width in frame 0" in ramp[5]
+    assert "zoom factor 1.1 a step, factor 0.8264 in frame 0" in ramp[8]  # 1 / 1.21
+    long = policy_lines(Clip(inputs=2, nodes=NODES, frames=64, order="one"))
+    assert long[0] == "clip of 64 frames, of which each image becomes one, drawn for it"
+    assert long[1] == "frame 32 is the image; steps away from it: 32 ... 0 ... 31 (symmetric)"
+    still = policy_lines(Clip(inputs=2, nodes=NODES, frames=1))
+    assert still[0] == "clip of 1 frame, in time"
+    assert still[-1] == "      from image    rotate -7.5 degrees"
 
 
 def test_shares_noise_and_provenance() -> None:

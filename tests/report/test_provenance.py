@@ -94,9 +94,53 @@ def test_each_difference_is_told():
     assert [*told] == ["what searches train on", "noise ops", "DAS, das", "epochs of a final training"]
 
 
+VIDEO = {
+    "data": {"name": "cifar10"},
+    "model": {"name": "resnet", "depth": 18, "stem": "imagenet"},
+    "methods": {"standard": {}, "das_video": {"preset": "paper", "frames": 8, "evaluation": "cell", "use": "clip"}},
+    "budget": {"steps": 100},
+    "seeds": {"search": [0], "final": [1]},
+    "final": {"epochs": 90, "batch_size": 96, "learning_rate": 0.1, "weight_decay": 1e-4, "schedule": "step"},
+}
+OPEN = {
+    "budget of a search": "100 steps",
+    "runs": "searches 0; final trainings of each 1",
+    "what networks of clips are tested on": "clips of the found cell",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, {}),
+        ({"data": {"name": "digits", "train_images": 9}}, {"data": "digits", "training images": "9"}),
+        ({"model": {"name": "wide_resnet", "depth": 10, "width": 1}}, {"network": "WRN-10-1"}),
+        ({"model": {**VIDEO["model"], "stem": "small"}}, {"network": "ResNet-18 (small stem)"}),
+        ({"final": {**VIDEO["final"], "epochs": 3}}, {"epochs of a final training": "3"}),
+        (
+            {"final": {**VIDEO["final"], "schedule": "cosine", "weight_decay": 0.0}},
+            {"recipe": "batch size 96, learning rate 0.1, weight decay 0, schedule cosine"},
+        ),
+        (
+            {"methods": {"mine": {"method": "das_video", "preset": "default", "frames": 4, "evaluation": "copies"}}},
+            {"DAS, mine": "preset default", "frames, mine": "4", "what networks of clips are tested on": "copies"},
+        ),
+    ],
+)
+def test_a_study_from_image_to_video_is_held_against_tables_9_and_10(changes, told):
+    found = {found.point: found.study for found in deviations({**VIDEO, **changes})}
+    assert found == OPEN | told
+
+
+@pytest.mark.parametrize("name", ["cifar10_video", "cifar100_video", "tiny_imagenet_video", "table10"])
+def test_the_shipped_studies_of_clips_are_as_table_9(name):
+    assert {found.point for found in deviations(load_study(name).model_dump(mode="json"))} == OPEN.keys()
+
+
 @pytest.mark.parametrize(
     ("study", "model", "budget"),
     [
+        ({"model": {"name": "resnet", "depth": 50}, "budget": {"steps": 9}}, "ResNet-50", "9 steps"),
         ({"model": WIDE, "budget": {"steps": 12000}}, "WRN-28-10", "12,000 steps"),
         ({"model": {"name": "small_cnn", "channels": 4}, "budget": {"gpu_hours": 1.5}}, "small_cnn", "1.5 GPU-hours"),
         ({"model": {"name": "wide_resnet", "depth": "28"}, "budget": {"steps": True}}, "wide_resnet", "not said"),
@@ -112,6 +156,12 @@ def test_words_for_a_study(study, model, budget):
     "study",
     [
         {"data": 1, "model": None, "space": [], "methods": [1], "budget": "x", "seeds": {"search": 7}, "final": {}},
+        {
+            "methods": {"das_video": {"frames": [1], "preset": {}, "use": 3, "evaluation": []}},
+            "final": [3],
+            "data": {"name": []},
+        },
+        {"methods": {"das_video": 7, "x": {"method": "das_video"}}, "final": {"epochs": "x", "batch_size": True}},
         {"methods": {1: None, "das": 3, "a": {"method": "das", "preset": [1]}}, "seeds": {"search": [[]] * 999}},
         {"space": {"noise": {"levels": [{"a": "x" * 10**5}] * 50}}, "data": {"train_images": float("inf")}},
     ],

@@ -33,7 +33,7 @@ def test_a_cell_by_hand(search_row, final_row):
 def test_methods_as_they_first_appear_and_levels_ascending(search_row, final_row):
     rows = [search_row("b", 4), search_row("a", 8), search_row("b", 0), search_row("a", 0)]
     found = cells(rows, [final_row(0.9, "only_trained", 2)])
-    keys = [(cell.method, cell.noise_level) for cell in found]
+    keys = [(cell.method, cell.level) for cell in found]
     assert keys == [("b", 0), ("b", 4), ("a", 0), ("a", 8), ("only_trained", 2)]
 
 

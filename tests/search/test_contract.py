@@ -156,7 +156,8 @@ def run(search: Search, start: int, stop: int) -> Search:
 
 
 def test_the_table_is_tested_whole() -> None:
-    assert {type(options) for options, _ in METHODS.values()} == set(SEARCHES)
+    # das_video has another space and network: test_das_video.
+    assert {type(options) for options, _ in METHODS.values()} == set(SEARCHES) - {study.DasVideo}
 
 
 def test_there_is_a_best_policy_at_any_moment(record: Record) -> None:

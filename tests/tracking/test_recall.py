@@ -34,7 +34,7 @@ def log(study, tracker: Tracker) -> None:
     for path in (folder.study, folder.env, folder.ledger):
         path.write_text(f"of {folder.root.name}: {path.name}")
         tracker.artifact(None, path, "study")
-    for directory in (folder.policies, folder.pictures):
+    for directory in (folder.policies, folder.pictures, folder.receptive_fields):
         directory.mkdir()
     for search in SEARCHES:
         tracker.search(search, search, {"method": "das"}, {})
@@ -50,6 +50,9 @@ def log(study, tracker: Tracker) -> None:
         tracker.end(search)
         tracker.final(f"{search}/t0", search, "final", {}, {})
         tracker.metrics(f"{search}/t0", 1, {"train_loss": 1 / 3}, 3000)
+        folder.receptive_field(search, 0).write_text(f"field of {search}")
+        tracker.metrics(f"{search}/t0", 2, {"receptive_field_half": 0.25}, 4000)
+        tracker.artifact(f"{search}/t0", folder.receptive_field(search, 0), "receptive_field")
         tracker.tags(f"{search}/t0", {"dastune.row": final_of(search)})
     study.send_all(tracker)
 
@@ -91,6 +94,7 @@ def check_folder(folder: StudyFolder) -> None:
         **{name: f"of study: {name}".encode() for name in ("study.yaml", "env.json", "ledger.jsonl")},
         **{f"policies/{search}.json": f"policy of {search}".encode() for search in SEARCHES},
         **{f"pictures/{search}.png": b"\x89PNG of " + search.encode() for search in SEARCHES},
+        **{f"receptive_fields/{search}-t0.json": f"field of {search}".encode() for search in SEARCHES},
     }
     for search in SEARCHES:
         points = [(e["time"], e["step"], e["values"]) for e in tracking if e["key"] == search]
@@ -212,6 +216,7 @@ def test_a_key_that_is_no_file_name_is_left_out(logged, read, key):
         folder.root,
         folder.policies,
         folder.pictures,
+        folder.receptive_fields,
     }
 
 
@@ -238,9 +243,11 @@ def test_links_and_giants_among_the_files_are_left_out(logged, read, tmp_path, m
     (homes["das-n4-s1"] / "policy").rename(tmp_path / "elsewhere")
     (homes["das-n4-s1"] / "policy").symlink_to(tmp_path / "elsewhere")
     monkeypatch.setattr(recall, "MOST_PICTURE_BYTES", 3)
+    monkeypatch.setattr(recall, "MOST_FIELD_BYTES", 3)
     folder = read(uri_of(logged))
     assert not any(folder.policies.iterdir())
     assert not any(folder.pictures.iterdir())
+    assert not any(folder.receptive_fields.iterdir())
 
 
 def test_of_two_runs_of_one_search_one_counts(logged, read):

@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from dastune.tracking.views import COMPARISON, MEANS, OVER_NOISE, SEARCHES, VIEW, view_path, view_tags
+from dastune.tracking.views import COMPARISON, MEANS, SEARCHES, VIEW, view_path, view_tags
 
 # MLflow's tables use a loader strategy that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:sqlalchemy.exc.SADeprecationWarning")
@@ -42,7 +42,18 @@ def test_groups_are_closed_and_charts_are_of_what_is_logged():
         uuids = [chart["uuid"] for chart in state["compareRunCharts"]]
         assert len(set(uuids)) == len(uuids)
     lines = [chart["metricKey"] for chart in found[COMPARISON]["compareRunCharts"] if chart["type"] == "LINE"]
-    assert lines == [f"{OVER_NOISE}test_accuracy", f"{OVER_NOISE}noise_mass", "val_accuracy"]
+    assert lines == ["over_noise_level/test_accuracy", "over_noise_level/noise_mass", "val_accuracy"]
+
+
+def test_views_of_a_study_that_removes_training_images():
+    found = states({"methods": '["das"]', "noise_levels": "[0]", "removed_percents": "[0, 90]"})
+    assert found[MEANS]["groupsExpanded"].keys() == {
+        f"param.method.das,param.removed_percent.{percent}" for percent in (0, 90)
+    }
+    assert [key["groupByData"] for key in found[MEANS]["groupBy"]["groupByKeys"]] == ["method", "removed_percent"]
+    lines = [chart["metricKey"] for chart in found[COMPARISON]["compareRunCharts"] if chart["type"] == "LINE"]
+    assert lines == ["over_removed_percent/test_accuracy", "val_accuracy"]
+    assert "noise_level" not in json.dumps(found)
 
 
 @pytest.mark.parametrize("params", [{}, {"methods": "das, random"}, {"methods": "7", "noise_levels": "{}"}])

@@ -25,7 +25,11 @@ from dastune.training.precision import Precision, resolved
 
 MakeTask = Callable[..., Task]
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
-NETWORKS: dict[str, dict[str, Any]] = {"small_cnn": {"channels": 4}, "wide_resnet": {"depth": 10, "width": 1}}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "small_cnn": {"channels": 4},
+    "wide_resnet": {"depth": 10, "width": 1},
+    "resnet": {"depth": 18},
+}
 every_network = pytest.mark.parametrize("network", NETWORKS)
 every_precision = pytest.mark.parametrize("precision", get_args(Precision))
 

@@ -34,6 +34,6 @@ def test_bytes_hold_the_network(network: str, options: dict[str, Any], make_task
 def test_bytes_of_another_version_are_refused(make_task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task()
     content = trained_to_bytes(task, task.new_network(0))
-    monkeypatch.setattr("dastune.training.trained._FORMAT", 2)
+    monkeypatch.setattr("dastune.training.trained._FORMAT", 3)
     with pytest.raises(ValueError, match="another version"):
         trained_from_bytes(content)

@@ -14,7 +14,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path
 
 from dastune.ops.table import OPS
-from dastune.policy.policy import Choice, Genotype, Policy, Stages, Step, SubPolicies
+from dastune.policy.policy import Choice, Clip, Genotype, Policy, Stages, Step, SubPolicies
 from dastune.report.figures.style import COLORS, INK, style
 
 MOST_STATES, MOST_EDGES = 9, 20  # of a cell
@@ -25,7 +25,7 @@ _BOX = 0.2  # height of a state
 _ROW = 0.24  # between edges that lie above each other
 _CHAIN_ROW = 0.34  # between chains
 _EDGE = 1.5  # length of an edge with its op written on it
-_UNIT = 1.05  # between neighbouring states of a cell
+_UNIT, _CLIP_UNIT = 1.05, 1.35  # between neighbouring states of a cell
 _RISE = 0.3  # of an arc, for each state that it passes
 _MARGIN = 0.06
 _POINTS = 7.0  # of texts
@@ -61,7 +61,7 @@ def policy_figure(policy: Policy) -> Figure | None:
     """
     with style():
         match policy:
-            case Genotype():
+            case Genotype() | Clip():
                 edges = sum(len(node) for node in policy.nodes)
                 small = policy.inputs + len(policy.nodes) <= MOST_STATES and edges <= MOST_EDGES
                 return _cell(policy) if small else None
@@ -71,7 +71,7 @@ def policy_figure(policy: Policy) -> Figure | None:
                 return _chains(policy) if any(sub.steps for sub in policy.sub_policies) else None
 
 
-def _cell(policy: Genotype) -> Figure:
+def _cell(policy: Genotype | Clip) -> Figure:
     """Draw states on a line and edges as arcs, a node's first one above it, the second one below, and so on."""
     arcs = [
         (edge.source, policy.inputs + node, 1 if place % 2 == 0 else -1, edge.step)
@@ -83,8 +83,9 @@ def _cell(policy: Genotype) -> Figure:
     }
     height = {side: max(_BOX, rise[side] + 0.3) for side in rise}
     names = ["image"] * policy.inputs + [str(node) for node in range(len(policy.nodes) - 1)] + ["output"]
-    figure, axes = _canvas(_UNIT * (len(names) - 1) + 0.7, height[1] + height[-1])
-    states = [_State(0.35 + _UNIT * place, height[-1], name) for place, name in enumerate(names)]
+    text, unit = (_step_text, _CLIP_UNIT) if isinstance(policy, Clip) else (_op_text, _UNIT)
+    figure, axes = _canvas(unit * (len(names) - 1) + 0.7, height[1] + height[-1])
+    states = [_State(0.35 + unit * place, height[-1], name) for place, name in enumerate(names)]
     used = _used(policy)
     for source, to, side, step in arcs:
         start, end, top = states[source], states[to], height[-1] + side * (_BOX / 2 + _RISE * (to - source))
@@ -96,12 +97,12 @@ def _cell(policy: Genotype) -> Figure:
         )
         noise = OPS[step.op].noise
         _line(axes, path, noise, _THIN, 0.8 if to in used else 0.25)
-        _text(axes, (start.x + end.x) / 2, top + side * 0.075, _op_text(step), noise)
+        _text(axes, (start.x + end.x) / 2, top + side * 0.075, text(step), noise)
     _boxes(axes, states)
     return figure
 
 
-def _used(policy: Genotype) -> set[int]:
+def _used(policy: Genotype | Clip) -> set[int]:
     """Return the states that the output depends on."""
     used, waiting = set[int](), [policy.inputs + len(policy.nodes) - 1]
     while waiting:
@@ -188,6 +189,20 @@ def _chains(policy: SubPolicies) -> Figure:
 
 def _op_text(step: Step) -> str:
     return step.op if step.probability == 1 else f"{step.op} p {step.probability:.2g}"
+
+
+def _step_text(step: Step) -> str:
+    """Return an op with what it does from one frame to the next."""
+    match step.op:
+        case "identity":
+            return step.op
+        case "rotate":
+            return f"{step.op} {step.low:.2g}°"
+        case "zoom":
+            return f"{step.op} by {1 + step.low:.3g}"
+        case "translate_x" | "translate_y":
+            return f"{step.op} {100 * step.low:.2g} %"
+    return f"{step.op} {step.low:.2g}"
 
 
 def _percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""Figures over the number of noise ops, one line a method."""
+"""Figures over the levels of a study's axis, one line a method."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from dastune.report.axis import NOISE, Axis
 from dastune.report.figures.frame import FEW, REFERENCE, finish, label, looks, plot, shade
 from dastune.report.figures.style import EDGE, INK, style
 from dastune.report.intervals import Interval
 from dastune.report.stats import Cell, mean, sd
 from dastune.report.tables import levels_of, methods_of
 
-X_LABEL = "Noise ops in the search space"
 CROWD = 15  # seeds of one method at one level
 MOST_BAR = 2.5
 ASIDE = 0.4  # of the way to the next level, over which the seeds of all methods stand side by side
@@ -23,10 +23,10 @@ ASIDE = 0.4  # of the way to the next level, over which the seeds of all methods
 _Legend = dict[str, tuple[str, Artist]]
 
 
-def figure9(cells: Sequence[Cell]) -> Figure:
-    """Return test accuracy over the number of noise ops: per method the mean, mean ± sd shaded, and every seed."""
+def accuracy_figure(cells: Sequence[Cell], axis: Axis = NOISE) -> Figure:
+    """Return Figure 9, or 10: test accuracy over levels, per method the mean, mean ± sd shaded, and every seed."""
     with style():
-        figure, axes = plot(X_LABEL, "Test accuracy (%)")
+        figure, axes = plot(axis.label, "Test accuracy (%)")
         legend = _seeds_and_means(axes, cells, [cell.accuracies for cell in cells])
         _finish(figure, axes, cells, legend)
     return figure
@@ -35,7 +35,7 @@ def figure9(cells: Sequence[Cell]) -> Figure:
 def noise_mass_figure(cells: Sequence[Cell]) -> Figure:
     """Return the share of noise ops in the found policies over the number of noise ops, and the uniform share."""
     with style():
-        figure, axes = plot(X_LABEL, "Noise ops in found policies (%)")
+        figure, axes = plot(NOISE.label, "Noise ops in found policies (%)")
         legend = _seeds_and_means(axes, cells, [cell.noise_masses for cell in cells])
         reference = _uniform_line(axes, cells)
         if reference is not None:
@@ -44,14 +44,14 @@ def noise_mass_figure(cells: Sequence[Cell]) -> Figure:
     return figure
 
 
-def sd_figure(cells: Sequence[Cell]) -> Figure:
-    """Return the sd of test accuracy over search seeds, over the number of noise ops, with its interval as a bar.
+def sd_figure(cells: Sequence[Cell], axis: Axis = NOISE) -> Figure:
+    """Return the sd of test accuracy over search seeds, over the levels of `axis`, with its interval as a bar.
 
     An interval of few seeds is many times as long as the sd: bars are cut, with an arrow, at MOST_BAR times the largest
     sd.
     """
     with style():
-        figure, axes = plot(X_LABEL, "sd of test accuracy (points)")
+        figure, axes = plot(axis.label, "sd of test accuracy (points)")
         methods, levels, legend = methods_of(cells), levels_of(cells), _Legend()
         top = MOST_BAR * 100 * max((cell.sd or 0.0 for cell in cells), default=0.0)
         for index, method in enumerate(methods):
@@ -59,7 +59,7 @@ def sd_figure(cells: Sequence[Cell]) -> Figure:
             if not known:
                 continue
             # Bars of several methods at one place would hide each other: lines and bars step aside together.
-            at = [cell.noise_level + _aside(index, len(methods), levels) for cell in known]
+            at = [cell.level + _aside(index, len(methods), levels) for cell in known]
             intervals = [(x, cell.sd_interval) for x, cell in zip(at, known, strict=True)]
             _intervals(axes, intervals, top, index, 0.25 + 0.35 * min(1.0, FEW / len(methods)))
             line = _line(axes, at, [100 * (cell.sd or 0.0) for cell in known], index)
@@ -88,14 +88,14 @@ def _seeds_and_means(axes: Axes, cells: Sequence[Cell], values: Sequence[Mapping
     """Draw every method's seeds, mean and mean ± sd in percent.
 
     Args:
-        axes: in percent over noise ops.
+        axes: in percent over levels.
         cells: what `values` are of.
         values: of each cell, search seed -> share in [0, 1].
     """
     methods, levels, legend = methods_of(cells), levels_of(cells), _Legend()
     for index, method in enumerate(methods):
         seeds = {
-            cell.noise_level: list(of.values())
+            cell.level: list(of.values())
             for cell, of in zip(cells, values, strict=True)
             if cell.method == method and of
         }
@@ -113,7 +113,7 @@ def _seeds_and_means(axes: Axes, cells: Sequence[Cell], values: Sequence[Mapping
 
 
 def _aside(index: int, methods: int, levels: Sequence[int]) -> float:
-    """Return how far right of its level, in noise ops, the method at place `index` stands beside the others."""
+    """Return how far right of its level, in levels, the method at place `index` stands beside the others."""
     gap = min((right - left for left, right in pairwise(levels)), default=4)
     return ASIDE * gap * ((index + 0.5) / methods - 0.5)
 
@@ -147,7 +147,7 @@ def _uniform_line(axes: Axes, cells: Sequence[Cell]) -> Line2D | None:
     shares: dict[int, list[float]] = {}
     for cell in cells:
         if cell.uniform_noise_share is not None:
-            shares.setdefault(cell.noise_level, []).append(100 * cell.uniform_noise_share)
+            shares.setdefault(cell.level, []).append(100 * cell.uniform_noise_share)
     if not shares:
         return None
     points = [(level, mean(values) or 0.0) for level, values in sorted(shares.items())]

@@ -16,13 +16,14 @@ SHEET_CHARACTERS = 118  # in a line
 SHEET_LINES = 24
 
 
-def contact_sheet(images: npt.NDArray[np.uint8], title: str, lines: Sequence[str]) -> Figure:
+def contact_sheet(images: npt.NDArray[np.uint8], title: str, lines: Sequence[str], beside: str) -> Figure:
     """Return a picture of what a policy does, with its text under it.
 
     Args:
-        images: N x (1 + K) x H x W x 3; of each row the first is the image, the others are draws of the policy.
+        images: N x (1 + K) x H x W x 3; of each row the first is the image, the others are what is beside it.
         title: over the images; shown in characters that every font has.
         lines: under them; wrapped, and the first SHEET_LINES of these shown.
+        beside: what stands over the others.
     """
     wrapped = list(chain.from_iterable(wrap(line, SHEET_CHARACTERS, subsequent_indent=" " * 14) for line in lines))
     more = len(wrapped) - SHEET_LINES
@@ -38,7 +39,7 @@ def contact_sheet(images: npt.NDArray[np.uint8], title: str, lines: Sequence[str
         axes.set_axis_off()
         under = 1 - 2.8 * SHEET_LINE_INCHES / height
         texts = [figure.text(0.01, 1 - 0.6 * SHEET_LINE_INCHES / height, ascii_only(title), va="top", weight="bold")]
-        for middle, label in zip(middles, ("image", "draws of the policy"), strict=True):
+        for middle, label in zip(middles, ("image", beside), strict=True):
             texts.append(figure.text(middle, under, label, ha="center"))
         below = (bottom - 0.5 * SHEET_LINE_INCHES) / height
         texts.append(

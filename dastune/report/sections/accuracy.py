@@ -1,7 +1,7 @@
-"""Test accuracy: Figure 9, the table of its numbers, its spread over seeds, and published policies."""
+"""Test accuracy: Figure 9 or 10, the table of its numbers, its spread over seeds, and published policies."""
 
 from dastune.report.combined import table_frame
-from dastune.report.figures import figure9, save, sd_figure
+from dastune.report.figures import accuracy_figure, save, sd_figure
 from dastune.report.interactive import level_tips
 from dastune.report.intervals import INTERVALS_NOTE
 from dastune.report.markup import Markup, element, joined
@@ -20,26 +20,25 @@ from dastune.report.tables import (
 )
 
 _COLUMNS = (
-    *("method", "noise_level", "n", "test_accuracy_mean", "test_accuracy_sd", "test_accuracy_low"),
+    *("n", "test_accuracy_mean", "test_accuracy_sd", "test_accuracy_low"),
     *("test_accuracy_high", "test_accuracy_by_seed", "trainings", "charged_seconds", "failed"),
 )
 
 
 def accuracy(results: Results) -> Markup:
-    """Return Figure 9, the table of its numbers with what they cost, and the sd over seeds."""
-    found = results.cells
-    save(figure9(found), results.output / "figure9")
-    label = "Line chart of test accuracy in percent over the number of noise ops in the search space. " + described(
-        found, accuracy_text
-    )
+    """Return Figure 9 or 10, the table of its numbers with what they cost, and the sd over seeds."""
+    found, axis = results.cells, results.axis
+    save(accuracy_figure(found, axis), results.output / axis.figure)
+    words = described(found, accuracy_text, axis)
+    label = f"Line chart of test accuracy in percent over the {axis.number}. {words}"
     caption = (
         "Lines: mean over search seeds (of the mean over training seeds). Shaded: mean ± sd, ddof = 1. Small marks: "
         "every search seed, set aside a little."
     )
-    tips = level_tips(found, _mean_tip, lambda cell: cell.accuracies)
+    tips = level_tips(found, _mean_tip, lambda cell: cell.accuracies, axis=axis)
     parts = [
-        element("h2", "Test accuracy over the number of noise ops"),
-        figure(results, "figure9", label, caption, tips),
+        element("h2", f"Test accuracy over the {axis.number}"),
+        figure(results, axis.figure, label, caption, tips),
         element("h2", "Accuracy and cost"),
         *([table.html() for table in accuracy_tables(results)] or [element("p", "No results yet.")]),
     ]
@@ -47,16 +46,17 @@ def accuracy(results: Results) -> Markup:
 
 
 def accuracy_tables(results: Results) -> list[Table]:
-    """Return methods x noise levels: accuracy, and what a search was charged; nothing without results."""
+    """Return methods x levels: accuracy, and what a search was charged; nothing without results."""
     note = (
         "Percent, mean ± sd over n search seeds; under it the 95 % interval of the mean. Charged: device time per "
         f"search that counts against the budget. Failed searches count as missing. {INTERVALS_NOTE}"
     )
     if not results.cells:
         return []
-    frame = table_frame(results.cells)[[*_COLUMNS]]
-    title = "Test accuracy and cost of a search, by number of noise ops"
-    return [level_table("accuracy", title, results.cells, ["accuracy", "charged"], _accuracy_cells, note, frame)]
+    axis = results.axis
+    frame = table_frame(results.cells, axis=axis)[["method", axis.field, *_COLUMNS]]
+    title = f"Test accuracy and cost of a search, by {axis.number}"
+    return [level_table(axis, "accuracy", title, results.cells, ["accuracy", "charged"], _accuracy_cells, note, frame)]
 
 
 def _accuracy_cells(cell: Cell) -> list[str]:
@@ -77,18 +77,22 @@ def _spread(results: Results) -> Markup:
     found = [cell for cell in results.cells if cell.sd is not None]
     if not found:
         return Markup("")
-    save(sd_figure(results.cells), results.output / "spread")
-    label = "Line chart of the sd of test accuracy over search seeds, in percentage points, over the number of noise "
+    save(sd_figure(results.cells, results.axis), results.output / "spread")
+    words = described(found, lambda cell: percent(cell.sd), results.axis)
+    label = (
+        "Line chart of the sd of test accuracy over search seeds, in percentage points, over the "
+        f"{results.axis.number}. {words}"
+    )
     caption = (
         "How much the result depends on the seed: sd of test accuracy over search seeds, in percentage points, and its "
         "95 % interval as a bar; one that ends in an arrow goes on. Methods are set aside a little. Of few seeds an sd "
         "is a rough guess."
     )
-    tips = level_tips(results.cells, _sd_tip)
+    tips = level_tips(results.cells, _sd_tip, axis=results.axis)
     return joined(
         [
             element("h2", "Spread over search seeds"),
-            figure(results, "spread", f"{label}ops. {described(found, lambda cell: percent(cell.sd))}", caption, tips),
+            figure(results, "spread", label, caption, tips),
         ]
     )
 

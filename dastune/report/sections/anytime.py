@@ -10,7 +10,7 @@ from dastune.report.markup import Markup, element, joined
 from dastune.report.results import Results
 from dastune.report.sections.parts import figure
 from dastune.report.table import Table
-from dastune.report.tables import NOTHING, duration, methods_of, number, ops_text, percent
+from dastune.report.tables import NOTHING, duration, methods_of, number, percent
 
 SHARES = {"a quarter": 0.25, "half": 0.5, "three quarters": 0.75, "the end": 1.0}
 UNITS = ((7200.0, 3600.0, "hours"), (300.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))  # from so many seconds on
@@ -23,11 +23,12 @@ _WHAT = (
 
 
 def anytime(results: Results) -> Markup:
-    """Return validation accuracy over charged time at the highest noise level, and a table of all levels."""
+    """Return validation accuracy over charged time at the highest level, and a table of all levels."""
     known = results.anytime
     if not known:
         return Markup("")
     level = max(level for _, level in known)
+    where = results.axis.text(level)
     longest = max(float(bundle.at[-1]) for (_, at), bundle in known.items() if at == level)
     unit, name = next((unit, name) for least, unit, name in UNITS if longest >= least)
     shown = [(method, _in_unit(known.get((method, level)), unit)) for method in methods_of(results.cells)]
@@ -35,11 +36,11 @@ def anytime(results: Results) -> Markup:
          results.output / "anytime")  # fmt: skip
     ends = [f"{method} {bundle_text(bundle, -1, _one_digit)}" for method, bundle in shown if bundle is not None]
     label = (
-        f"Line chart of validation accuracy in percent over charged device time, {ops_text(level)}. At the end: "
+        f"Line chart of validation accuracy in percent over charged device time, {where}. At the end: "
         f"{'; '.join(ends)}."
     )
     caption = (
-        f"Validation accuracy as each search has it, over what it was charged, {ops_text(level)}. Mean over search "
+        f"Validation accuracy as each search has it, over what it was charged, {where}. Mean over search "
         f"seeds, from when all have a value; shaded: mean ± sd. {_WHAT}"
     )
     tips = curve_tips(shown, lambda at: f"after {duration(unit * at)}", _one_digit, " %")
@@ -62,8 +63,8 @@ def anytime_tables(results: Results) -> list[Table]:
         rows.append(row)
     if not rows:
         return []
-    columns = ["method", "noise_level", "charged_seconds", "val_accuracy_mean", "val_accuracy_sd", "n"]
-    titles = ["method", "noise ops", "charged", *(f"at {share}" for share in SHARES)]
+    columns = ["method", results.axis.field, "charged_seconds", "val_accuracy_mean", "val_accuracy_sd", "n"]
+    titles = ["method", results.axis.column, "charged", *(f"at {share}" for share in SHARES)]
     note = "Percent, mean ± sd over n search seeds, at shares of the longest search's charged time."
     title = "Validation accuracy over charged time"
     return [Table("anytime", title, titles, rows, note, pd.DataFrame(records, columns=columns))]

@@ -1,4 +1,4 @@
-"""What can be told from chance: tests between methods, slopes over noise ops, components of the spread, power."""
+"""What can be told from chance: tests between methods, slopes over levels, components of the spread, power."""
 
 from dastune.report.comparison_tables import (
     DEFINITIONS,
@@ -16,7 +16,7 @@ from dastune.report.trend import slope_families
 
 
 def comparisons(results: Results) -> Markup:
-    """Return the section: the highest noise level open, the others folded; nothing where there is no table."""
+    """Return the section: the highest level open, the others folded; nothing where there is no table."""
     opened, closed = _levels(results)
     slopes, compared = _slopes(results)
     parts = [
@@ -37,19 +37,20 @@ def comparisons_tables(results: Results) -> list[Table]:
 
 
 def _levels(results: Results) -> tuple[list[Table], list[Table]]:
-    """Return the comparisons of the highest noise level, and those of the others."""
-    tables = comparison_tables(results.families)
+    """Return the comparisons of the highest level, and those of the others."""
+    tables = comparison_tables(results.families, results.axis)
     return tables[:1], tables[1:]
 
 
 def _slopes(results: Results) -> tuple[list[Table], list[Table]]:
     """Return the slopes, and the comparisons between them."""
-    compared = slope_comparison_table(slope_families(results.trends, results.kinds))
-    return _known(slopes_table(results.trends)), _known(compared)
+    compared = slope_comparison_table(slope_families(results.trends, results.kinds), results.axis)
+    return _known(slopes_table(results.trends, results.axis)), _known(compared)
 
 
 def _spread_and_power(results: Results) -> list[Table]:
-    return [*_known(components_table(results.components)), *_known(detectable_table(results.best))]
+    axis = results.axis
+    return [*_known(components_table(results.components, axis)), *_known(detectable_table(results.best, axis))]
 
 
 def _known(table: Table | None) -> list[Table]:

@@ -5,11 +5,11 @@ from dastune.report.markup import Markup, element, joined
 from dastune.report.results import Results
 from dastune.report.sections.parts import folded
 from dastune.report.table import Table
-from dastune.report.tables import DEFINITIONS, ops_text
+from dastune.report.tables import DEFINITIONS
 
 
 def what_was_learned(results: Results) -> Markup:
-    """Return the tables of the highest noise level, those of the others folded, and what they mean."""
+    """Return the tables of the highest level, those of the others folded, and what they mean."""
     parts = [element("h2", "Did the search learn anything?")]
     levels = _tables(results)
     if not levels:
@@ -20,7 +20,7 @@ def what_was_learned(results: Results) -> Markup:
     for place, (level, tables) in enumerate(levels.items()):
         *answers, found = (table.html() for table in tables)
         shown = joined([*answers, element("h3", tables[-1].title), found])
-        heading = ops_text(level).capitalize()
+        heading = results.axis.text(level).capitalize()
         folds = element("details", element("summary", heading), shown)
         parts += [folds] if place else [element("h3", heading), shown]
     if any(len(tables) > 1 for tables in levels.values()):
@@ -29,14 +29,18 @@ def what_was_learned(results: Results) -> Markup:
 
 
 def learned_tables(results: Results) -> list[Table]:
-    """Return, for each noise level, the highest first, what its searches learned and what they found."""
+    """Return, for each level, the highest first, what its searches learned and what they found."""
     return [table for tables in _tables(results).values() for table in tables]
 
 
 def _tables(results: Results) -> dict[int, list[Table]]:
-    levels = sorted({found.noise_level for found in results.found}, reverse=True)
-    asked = {row.noise_level for row in results.learned if row.answers}
+    axis = results.axis
+    levels = sorted({found.level for found in results.found}, reverse=True)
+    asked = {row.level for row in results.learned if row.answers}
     return {
-        level: [*([learned_table(results.learned, level)] if level in asked else []), found_table(results.found, level)]
+        level: [
+            *([learned_table(results.learned, level, axis)] if level in asked else []),
+            found_table(results.found, level, axis),
+        ]
         for level in levels
     }

@@ -1,5 +1,6 @@
 """Noise ops in the found policies."""
 
+from dastune.report.axis import NOISE
 from dastune.report.combined import table_frame
 from dastune.report.figures import noise_mass_figure, save
 from dastune.report.interactive import level_tips
@@ -14,9 +15,9 @@ _COLUMNS = ("method", "noise_level", "searches", "noise_mass", "uniform_noise_sh
 
 
 def noise(results: Results) -> Markup:
-    """Return the figure and the table of noise ops in the found policies; nothing of a study without noise ops."""
+    """Return the figure and the table of noise ops in the found policies; nothing of a study without."""
     found = results.cells
-    if not any(levels_of(found)):
+    if not _varies(results):
         return Markup("")
     save(noise_mass_figure(found), results.output / "noise_mass")
     label = "Line chart of the share of noise ops in the found policies over their number in the search space. "
@@ -29,10 +30,15 @@ def noise(results: Results) -> Markup:
     return joined(
         [
             element("h2", "Noise ops in the found policies"),
-            figure(results, "noise_mass", label + described(found, noise_text), caption, tips),
+            figure(results, "noise_mass", label + described(found, noise_text, NOISE), caption, tips),
             *(table.html() for table in noise_tables(results)),
         ]
     )
+
+
+def _varies(results: Results) -> bool:
+    """Return whether the study is over noise ops, and has any."""
+    return results.axis is NOISE and any(levels_of(results.cells))
 
 
 def _mean_tip(cell: Cell) -> str:
@@ -40,11 +46,11 @@ def _mean_tip(cell: Cell) -> str:
 
 
 def noise_tables(results: Results) -> list[Table]:
-    """Return methods x noise levels: the share of noise ops; nothing of a study without noise ops."""
-    if not any(levels_of(results.cells)):
+    """Return methods x noise levels: the share of noise ops; nothing of a study without."""
+    if not _varies(results):
         return []
     title = "Expected share of noise ops in the found policies, by number of noise ops in the space"
     note = "Percent: share in the found policies / share if all ops were equally likely."
     frame = table_frame(results.cells)[[*_COLUMNS]]
     columns = ["found / uniform"]
-    return [level_table("noise", title, results.cells, columns, lambda cell: [noise_text(cell)], note, frame)]
+    return [level_table(NOISE, "noise", title, results.cells, columns, lambda cell: [noise_text(cell)], note, frame)]

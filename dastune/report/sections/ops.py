@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from dastune.ops.table import OPS
+from dastune.report.axis import Axis
 from dastune.report.figures import save
 from dastune.report.figures.ops import MOST_DOTS, ops_figure
 from dastune.report.found import Found
@@ -14,7 +15,7 @@ from dastune.report.results import Results
 from dastune.report.sections.parts import figure
 from dastune.report.stats import sd
 from dastune.report.table import Table
-from dastune.report.tables import NOTHING, PLUS_MINUS, methods_of, ops_text, percent
+from dastune.report.tables import NOTHING, PLUS_MINUS, methods_of, percent
 
 TOP_OPS = 5
 
@@ -35,7 +36,7 @@ def frequent(results: Results, methods: Sequence[str]) -> Markup:
     parts = [element("h3", tables[0].title)]
     if charted:
         places = {method: place for place, method in enumerate(methods_of(results.cells))}
-        space = results.plan.ops.get(charted[0].noise_level, ()) if results.plan else ()
+        space = results.plan.ops.get(charted[0].level, ()) if results.plan else ()
         save(ops_figure(charted, places, space), results.output / "ops")
         words = " ".join(f"{each.method}: {top_ops(each.mean_shares)}." for each in charted)
         label = f"Bar charts of the share of each op in the found policies. {words}"
@@ -48,22 +49,23 @@ def frequent(results: Results, methods: Sequence[str]) -> Markup:
 
 
 def ops_tables(results: Results) -> list[Table]:
-    """Return the ops that policies apply most, of each method at the highest noise level."""
+    """Return the ops that policies apply most, of each method at the highest level."""
     here = _highest(results)
     if not here:
         return []
     columns = ["method", *(f"{place}." for place in range(1, TOP_OPS + 1))]
     rows = [[each.method, *_top_cells(each)] for each in here]
     note = f"Percent of the ops that a policy applies, mean {PLUS_MINUS} sd over search seeds."
-    title = f"Most frequent ops over seeds, {ops_text(here[0].noise_level)}"
-    return [Table("ops", title, columns, rows, note, _ops_frame([each for each in results.found if each.by_seed]))]
+    frame = _ops_frame([each for each in results.found if each.by_seed], results.axis)
+    title = f"Most frequent ops over seeds, {results.axis.text(here[0].level)}"
+    return [Table("ops", title, columns, rows, note, frame)]
 
 
 def _highest(results: Results) -> list[Found]:
-    """Return what was found at the highest noise level at which a policy applies anything."""
+    """Return what was found at the highest level at which a policy applies anything."""
     found = [each for each in results.found if each.by_seed]
-    level = max((each.noise_level for each in found), default=0)
-    return [each for each in found if each.noise_level == level]
+    level = max((each.level for each in found), default=0)
+    return [each for each in found if each.level == level]
 
 
 def _top_cells(found: Found) -> list[str]:
@@ -74,13 +76,13 @@ def _top_cells(found: Found) -> list[str]:
     return cells + [NOTHING] * (TOP_OPS - len(cells))
 
 
-def _ops_frame(found: Sequence[Found]) -> pd.DataFrame:
+def _ops_frame(found: Sequence[Found], axis: Axis) -> pd.DataFrame:
     """Return the mean share and its sd, in [0, 1], of each op at each level."""
     records = []
     for each in found:
         for op, share in each.mean_shares.items():
             shares = [of.get(op, 0.0) for of in each.by_seed.values()]
-            about = {"method": each.method, "noise_level": each.noise_level, "op": op, "noise": OPS[op].noise}
+            about = {"method": each.method, axis.field: each.level, "op": op, "noise": OPS[op].noise}
             records.append({**about, "n": len(shares), "share_mean": share, "share_sd": sd(shares)})
     return pd.DataFrame(records)
 

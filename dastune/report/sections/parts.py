@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from dastune.report.axis import Axis
 from dastune.report.interactive import Tips
 from dastune.report.markup import Markup, bullets, element, inline_svg, joined
 from dastune.report.results import Results
 from dastune.report.stats import Cell
 from dastune.report.table import Table
-from dastune.report.tables import NOTHING, levels_of, methods_of, ops_text
+from dastune.report.tables import NOTHING, levels_of, methods_of
 
 
 def folded(title: str, lines: Sequence[str], unfolded: bool) -> Markup:
@@ -37,16 +38,17 @@ def link(file: str) -> Markup:
     return element("a", file, href=file)
 
 
-def described(found: Sequence[Cell], text: Callable[[Cell], str]) -> str:
+def described(found: Sequence[Cell], text: Callable[[Cell], str], axis: Axis) -> str:
     """Return the numbers of a figure in words, for those who cannot see it."""
     lines = []
     for method in methods_of(found):
-        values = ", ".join(f"{text(cell)} at {cell.noise_level}" for cell in found if cell.method == method)
+        values = ", ".join(f"{text(cell)} at {cell.level}{axis.sign}" for cell in found if cell.method == method)
         lines.append(f"{method}: {values}.")
     return " ".join(lines) or "No results yet."
 
 
 def level_table(
+    axis: Axis,
     name: str,
     title: str,
     found: Sequence[Cell],
@@ -55,9 +57,9 @@ def level_table(
     note: str,
     frame: pd.DataFrame,
 ) -> Table:
-    """Return methods x noise levels, each level a group of `columns`, filled by `values`; see `Table`."""
+    """Return methods x levels of `axis`, each level a group of `columns`, filled by `values`; see `Table`."""
     levels = levels_of(found)
-    at = {(cell.method, cell.noise_level): cell for cell in found}
+    at = {(cell.method, cell.level): cell for cell in found}
     rows = []
     for method in methods_of(found):
         row = [method]
@@ -65,7 +67,7 @@ def level_table(
             cell = at.get((method, level))
             row += values(cell) if cell else [NOTHING] * len(columns)
         rows.append(row)
-    groups = [(ops_text(level), len(columns)) for level in levels]
+    groups = [(axis.text(level), len(columns)) for level in levels]
     return Table(name, title, ["method", *(title for _ in levels for title in columns)], rows, note, frame, groups)
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from dastune.errors import UserError
 from dastune.folder import SearchRow
-from dastune.policy.policy import Policy
+from dastune.policy.policy import Clip, Policy
+from dastune.report.axis import NOISE, Axis
 from dastune.report.figures import save
 from dastune.report.figures.cells import policy_figure
 from dastune.report.found import read_policy
@@ -15,7 +16,7 @@ from dastune.report.policy_text import policy_lines
 from dastune.report.results import Results
 from dastune.report.sections.ops import frequent, top_ops
 from dastune.report.sections.parts import link
-from dastune.report.tables import duration, ops_text, percent
+from dastune.report.tables import duration, percent
 
 MOST_SHOWN = 6  # methods with a graph and a picture
 MOST_PICTURE_CHARACTERS = 2_000_000  # in a page
@@ -25,27 +26,33 @@ MOST_LISTED = 1000  # searches
 _RULE = (
     "Of each method that searches, the policy of the seed with the median test accuracy (of an even number the lower "
     "of the middle two; the first seed where no test accuracy is in). In a graph, percentages are of images, p is the "
-    "chance that an op is applied, dashed edges are noise ops, and pale ones are never taken or reach no output."
+    "chance that an op is applied, dashed edges are noise ops, and pale ones are never taken or reach no output. Of "
+    "clips, ops have what they do from one frame to the next."
 )
 
+_STRIPS = {
+    "time": "Film strips: a row is the frames of a training image, in time; the middle one, on black, is the image.",
+    "shuffled": "Film strips: a row is the frames of a training image, in the order drawn for it; one is the image.",
+}
+
 Accuracies = Mapping[tuple[str, int], Mapping[int, float]]
-"""(method, noise level) -> search seed -> test accuracy in [0, 1]."""
+"""(method, level) -> search seed -> test accuracy in [0, 1]."""
 
 
 def policies(results: Results) -> Markup:
-    """Return the policies of the highest noise level, one a method; ops over seeds; and a line for each search."""
+    """Return the policies of the highest level, one a method; ops over seeds; and a line for each search."""
     heading = element("h2", "Found policies")
-    rows = [row for row in results.own_searches if row.status != "failed"]
+    axis, rows = results.axis, [row for row in results.own_searches if row.status != "failed"]
     if not rows:
         return joined([heading, element("p", "No search is in yet.")])
-    accuracies = {(cell.method, cell.noise_level): cell.accuracies for cell in results.cells}
-    level = max(row.noise_level for row in rows)
-    here = [row for row in rows if row.noise_level == level and results.kinds.get(row.method, row.method) not in FIXED]
-    median = median_rows(here, accuracies)
+    accuracies = {(cell.method, cell.level): cell.accuracies for cell in results.cells}
+    level = max(map(axis.level, rows))
+    here = [row for row in rows if axis.level(row) == level and results.kinds.get(row.method, row.method) not in FIXED]
+    median = median_rows(here, accuracies, axis)
     shown, left_out = median[:MOST_SHOWN], [row.method for row in median[MOST_SHOWN:]]
     parts = [heading]
     if shown:
-        parts.append(element("p", f"At {ops_text(level)}. {_RULE}", class_="note"))
+        parts.append(element("p", f"At {axis.text(level)}. {_RULE}", class_="note"))
         parts += _articles(results, shown, accuracies)
     if left_out:
         parts.append(element("p", f"Not drawn, {len(left_out)} more: {', '.join(left_out)}.", class_="note"))
@@ -53,14 +60,14 @@ def policies(results: Results) -> Markup:
     return joined([*parts, frequently, *_lists(results, accuracies)])
 
 
-def median_rows(rows: Sequence[SearchRow], accuracies: Accuracies) -> list[SearchRow]:
-    """Return of each method, in order, the row with the median test accuracy; `rows` are of one noise level."""
+def median_rows(rows: Sequence[SearchRow], accuracies: Accuracies, axis: Axis = NOISE) -> list[SearchRow]:
+    """Return of each method, in order, the row with the median test accuracy; `rows` are of one level."""
     methods: dict[str, list[SearchRow]] = {}
     for row in sorted(rows, key=lambda row: row.search_seed):
         methods.setdefault(row.method, []).append(row)
     chosen = {}
     for method, its in methods.items():
-        known = accuracies.get((method, its[0].noise_level), {})
+        known = accuracies.get((method, axis.level(its[0])), {})
         tested = sorted((row for row in its if row.search_seed in known), key=lambda row: known[row.search_seed])
         chosen[method] = tested[(len(tested) - 1) // 2] if tested else its[0]
     return [chosen[method] for method in dict.fromkeys(row.method for row in rows)]
@@ -70,22 +77,22 @@ def _articles(results: Results, rows: Sequence[SearchRow], accuracies: Accuracie
     room = MOST_PICTURE_CHARACTERS
     for number, row in enumerate(rows, 1):
         heading = element("h3", row.method)
-        facts = element("p", element("code", row.id), f": {_numbers(row, accuracies)}")
+        facts = element("p", element("code", row.id), f": {_numbers(row, accuracies, results.axis)}")
         try:
             policy = read_policy(results.folder, row)
         except UserError as error:
             told = element("p", f"Nothing to show: {error}.", class_="partial")
             yield element("article", heading, facts, told)
             continue
-        picture, used = _picture(results, row, room)
+        picture, used = _picture(results, row, policy, room)
         room -= used
         yield element(
             "article", heading, facts, _graph(results, row, policy, f"policy_{number}"), picture, _text(policy)
         )
 
 
-def _numbers(row: SearchRow, accuracies: Accuracies) -> str:
-    tested = accuracies.get((row.method, row.noise_level), {}).get(row.search_seed)
+def _numbers(row: SearchRow, accuracies: Accuracies, axis: Axis) -> str:
+    tested = accuracies.get((row.method, axis.level(row)), {}).get(row.search_seed)
     test = "no test accuracy yet" if tested is None else f"test accuracy {percent(tested)} %"
     seen = "no validation" if row.val_accuracy is None else f"validation {percent(row.val_accuracy)} %"
     return f"{test}, {seen}, {duration(row.charged_seconds)} charged"
@@ -103,7 +110,7 @@ def _graph(results: Results, row: SearchRow, policy: Policy, name: str) -> Marku
     return element("figure", graph, element("figcaption", links), style=width)
 
 
-def _picture(results: Results, row: SearchRow, room: int) -> tuple[Markup, int]:
+def _picture(results: Results, row: SearchRow, policy: Policy, room: int) -> tuple[Markup, int]:
     """Return the picture of what the policy does, if there is one, and how many characters of `room` it takes."""
     try:
         url = picture_url(results.folder, row.id)
@@ -115,6 +122,9 @@ def _picture(results: Results, row: SearchRow, room: int) -> tuple[Markup, int]:
         return element("p", f"Its picture is in the study's folder: pictures/{row.id}.png.", class_="note"), 0
     alt = f"Training images in a row, and under each what the policy of {row.id} makes of it"
     caption = "Top: training images. Under each: what the policy makes of it, drawn anew in every row."
+    if isinstance(policy, Clip) and policy.order != "one":
+        alt = f"Film strips: in each row the frames that the policy of {row.id} makes of a training image"
+        caption = _STRIPS[policy.order]
     image = Markup(element("img", src=url, alt=alt, class_="pixels").removesuffix("</img>"))
     return element("figure", image, element("figcaption", caption)), len(url)
 
@@ -127,17 +137,17 @@ def _text(policy: Policy) -> Markup:
 
 
 def _lists(results: Results, accuracies: Accuracies) -> Iterator[Markup]:
-    """Yield, for each noise level, the highest first, a folded list with a line for each search."""
+    """Yield, for each level, the highest first, a folded list with a line for each search."""
     levels: dict[int, list[SearchRow]] = {}
     for row in results.own_searches:
-        levels.setdefault(row.noise_level, []).append(row)
+        levels.setdefault(results.axis.level(row), []).append(row)
     room = MOST_LISTED
     for level in sorted(levels, reverse=True):
         rows = levels[level]
         lines = [joined([element("code", row.id), _line(results, row, accuracies)], " ") for row in rows[:room]]
         more = [f"and {len(rows) - room} more, in searches.jsonl and policies/"] if len(rows) > room else []
         room -= len(lines)
-        summary = element("summary", f"All searches at {ops_text(level)}: {len(rows)}")
+        summary = element("summary", f"All searches at {results.axis.text(level)}: {len(rows)}")
         yield element("details", summary, bullets([*lines, *more]))
 
 
@@ -145,4 +155,6 @@ def _line(results: Results, row: SearchRow, accuracies: Accuracies) -> str:
     if row.status == "failed":
         return "failed"
     applied = results.applied[row.id]
-    return f"{_numbers(row, accuracies)}: {applied.error or top_ops(applied.shares) or 'nothing is applied'}"
+    return (
+        f"{_numbers(row, accuracies, results.axis)}: {applied.error or top_ops(applied.shares) or 'nothing is applied'}"
+    )

@@ -12,11 +12,11 @@ from dastune.report.results import Results
 from dastune.report.sections.parts import figure
 from dastune.report.stats import mean, sd
 from dastune.report.table import Table
-from dastune.report.tables import NOTHING, methods_of, number, ops_text, spread_text
+from dastune.report.tables import NOTHING, methods_of, number, spread_text
 
 
 def training(results: Results) -> Markup:
-    """Return training loss over epochs at the highest noise level, and a table of throughput."""
+    """Return training loss over epochs at the highest level, and a table of throughput."""
     tables = [table.html() for table in training_tables(results)]
     if not tables:
         return Markup("")
@@ -30,9 +30,10 @@ def _losses(results: Results) -> Markup:
     rows = [row for row in results.own_finals if (row.search_id, row.train_seed) in known]
     if not rows:
         return Markup("")
-    level = max(row.noise_level for row in rows)
+    axis = results.axis
+    level = max(map(axis.level, rows))
     for row in rows:
-        if row.noise_level == level:
+        if axis.level(row) == level:
             series.setdefault(row.method, []).append(known[row.search_id, row.train_seed])
     shown: list[tuple[str, Bundle | None]] = [
         (method, linear(series.get(method, []))) for method in methods_of(results.cells)
@@ -40,9 +41,9 @@ def _losses(results: Results) -> Markup:
     save(curves_figure(shown, ("Epochs of the final training", "Training loss (nats)"), "straight"),
          results.output / "training")  # fmt: skip
     ends = [f"{method} {bundle_text(bundle, -1, number)}" for method, bundle in shown if bundle is not None]
-    label = f"Line chart of training loss over epochs, {ops_text(level)}. At the end: {'; '.join(ends)}."
+    label = f"Line chart of training loss over epochs, {axis.text(level)}. At the end: {'; '.join(ends)}."
     caption = (
-        f"Loss of final trainings on their own augmented images, {ops_text(level)}: mean over search and training "
+        f"Loss of final trainings on their own augmented images, {axis.text(level)}: mean over search and training "
         "seeds; shaded: mean ± sd. A policy that changes images more has the higher loss: lower is not better."
     )
     tips = curve_tips(shown, lambda epoch: f"epoch {epoch:.0f}", number)
@@ -73,10 +74,12 @@ def training_tables(results: Results) -> list[Table]:
     columns += ["search_steps_per_second_sd", "parameters", "flops"]
     titles = ["method", "images/s", "search steps/s", "parameters", "FLOPs"]
     note = (
-        "Mean ± sd over all noise levels and seeds. Images/s: of final trainings, augmentation included. Search "
-        "steps/s: optimiser steps of searches, of all children, per second charged; none where nothing is trained to "
-        "search. FLOPs: of one forward pass of one image."
+        f"Mean ± sd over all {results.axis.levels} and seeds. Images/s: of final trainings, augmentation included. "
+        "Search steps/s: optimiser steps of searches, of all children, per second charged; none where nothing is "
+        "trained to search. FLOPs: of one forward pass of one image"
     )
+    clips = any(final.frames > 1 for final in results.own_finals)
+    note += ", of all its frames where it is made a clip (see Table 10)." if clips else "."
     return [Table("training", "Throughput", titles, rows, note, pd.DataFrame(records, columns=columns))]
 
 
