@@ -32,6 +32,8 @@ def _grid(study: StudyConfig) -> Iterator[str]:
     yield f"methods         {', '.join(study.methods)}"
     if study.data.shift:
         yield f"shift           {_shift(study)}; for validation and test images only"
+    if DATASETS[study.data.name].classes is None:
+        yield f"data            {study.data.name}: its images are counted when it is run, and what they cost with them"
     for level in study.space.noise.levels if compared else ():
         space = study.space.at_level(level)
         yield f"noise level {level:<3} {len(space)} ops, {100 * space.uniform_noise_share:.0f} % of them noise"

@@ -354,3 +354,9 @@ def test_all_that_is_left_is_told_as_such() -> None:
         "removed 30 %    searches train on 350 images and validate on 350, final trainings on all that is left"
     ]
     assert lines(study, "digits_noise: ")[0].count("noise levels") == 1  # which it varies still
+
+
+def test_of_a_folder_that_its_images_are_not_counted_yet() -> None:
+    folder = load_study("digits_noise", overrides=["data={name: folder, root: /data/mine}"])
+    assert len(lines(folder, "data  ")) == 1
+    assert lines(digits(), "data  ") == []

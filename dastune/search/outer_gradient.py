@@ -58,6 +58,7 @@ class _Observer:
 
     def _validation_batch(self, supernet: Supernet) -> tuple[Relaxed, torch.Tensor]:
         images_BCHW, labels_B = self._images.batch(self._batches.draw())
+        self._images.expect(self._batches.ahead())
         return supernet.augmented(images_BCHW) if self._augmented else Relaxed(images_BCHW, None), labels_B
 
     def state_dict(self) -> dict[str, Any]:

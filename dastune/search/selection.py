@@ -110,9 +110,11 @@ class Selection(ABC):
     def _validation_slice(self) -> tuple[torch.Tensor, torch.Tensor, bool]:
         """Return the next validation images of a candidate, their labels, and whether they are its last."""
         held_out = self._supernet.task.held_out
-        stop = min(self._next + self._supernet.task.recipe.batch_size, self._images)
+        size = self._supernet.task.recipe.batch_size
+        stop = min(self._next + size, self._images)
         images_BCHW, labels_B = held_out.batch(torch.arange(self._next, stop))
         self._next = stop % self._images
+        held_out.expect(torch.arange(self._next, min(self._next + size, self._images)))
         return images_BCHW, labels_B, self._next == 0
 
     @torch.no_grad()

@@ -77,6 +77,7 @@ class Supernet:
         """
         task = self.task
         images_BCHW, labels_B = task.train.batch(self._train.draw())
+        task.train.expect(self._train.ahead())
         images_BCHW = task.standard.before_policy(images_BCHW, self._generator)
         if isinstance(self.cell, VideoCell):  # all standard augmentation comes before the clip (supplement, C)
             images_BCHW = task.standard.after_policy(images_BCHW, self._generator)

@@ -11,6 +11,7 @@ import torch
 
 from dastune.augment.shift import shifted
 from dastune.augment.standard import Normalise, StandardAugmentation
+from dastune.config.methods import Das
 from dastune.data import images as module
 from dastune.data.dataset import Dataset
 from dastune.data.images import Images
@@ -19,6 +20,8 @@ from dastune.errors import UserError
 from dastune.ops.table import OPS
 from dastune.orchestration.pictures import sample_images
 from dastune.policy.policy import Policy, Step, SubPolicies, SubPolicy
+from dastune.policy.space import SearchSpace, SpaceOp
+from dastune.search.table import Setting, build_search
 from dastune.training.loop import AugmentedBatches, Batches, Evaluation, Task, Training
 from dastune.training.optim import Recipe
 
@@ -226,6 +229,26 @@ def test_an_evaluation_expects_what_comes_next(pixels: PixelArray, monkeypatch: 
     assert isinstance(images, Seen)
     assert images.asked == [list(range(40)), list(range(40, 80)), list(range(80, 90))]
     assert images.expected == [*images.asked[1:], []]
+
+
+def test_a_search_expects_its_batches_and_is_the_same_for_it(pixels: PixelArray, pixel_file: Write) -> None:
+    """Training, validation and selection: what is asked for was expected, but for the first batches of epochs."""
+    tasks = [task_of(pixels), task_of(pixel_file(pixels))]
+    space = SearchSpace(tuple(SpaceOp(name, OPS[name].low, OPS[name].high, True) for name in ("rotate", "translate_x")))
+    options = Das.model_validate({"method": "das", "preset": "paper", "topology": "chain-1", "tuning_epochs": 1})
+    here, there = (build_search(options, Setting(task, space, child_epochs=1, seed=0)) for task in tasks)
+    for search in (here, there):
+        for step in range(8):
+            search.step(step / 20)
+        while not search.step(0.95).done:
+            pass
+    assert here.best() == there.best()
+    for part in (tasks[0].train, tasks[0].held_out):
+        assert isinstance(part, Seen)
+        asked = {tuple(batch) for batch in part.asked}
+        expected = {tuple(batch) for batch in part.expected if batch}
+        assert expected
+        assert len(asked - expected) <= 1 + len(asked) // 4
 
 
 # What else looks at pixels.
