@@ -28,8 +28,9 @@ _TESTED = {"image": "clean images", "cell": "clips\nof the found cell", "copies"
 _NOTE = (
     "Accuracy: mean ± sd over n search seeds. Difference: over the seeds that both have, in points, and its 95 % "
     "interval. FLOPs: of a forward pass; a multiply-add counts as two. The network reads every frame of a clip, so an "
-    "image costs it as many times a frame's FLOPs, in training and in tests. Methods that differ only in what they make of clips "
-    "find the same cell with the same search seed, where the budget is in steps: together they show one search a seed. "
+    "image costs it as many times a frame's FLOPs, in training and in tests. Methods that differ only in what they "
+    "make of clips find the same cell with the same search seed, where the budget is in steps: together they show one "
+    "search a seed. "
 )
 
 
