@@ -100,6 +100,7 @@ def test_an_existing_study_is_not_overwritten(tmp_path: Path) -> None:
     assert "dastune resume runs/digits_noise" in fault(dastune("run", "digits_noise", cwd=tmp_path))
 
 
+@pytest.mark.slow
 def test_a_missing_data_set_names_the_remedy(tmp_path: Path) -> None:
     closed = "http://127.0.0.1:9"
     changes = ["--set", f"data.root={tmp_path / 'data'}", "--set", "resources={cpus: 1}", "--budget", "5 cpu-seconds"]

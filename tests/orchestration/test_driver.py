@@ -154,7 +154,11 @@ def test_a_request_to_stop_reaches_the_trials_and_is_told_once(folder: StudyFold
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_second_signal_ends_at_once(number: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_second_signal_ends_at_once(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may be run by nohup themselves
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, inherited))
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with signals() as asked:
         assert not asked()

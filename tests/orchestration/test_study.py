@@ -241,6 +241,7 @@ def test_more_gpus_than_there_are_is_told_before_anything_is_written(study_of: S
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_tracking_store_that_does_not_answer_is_told_and_leaves_nothing(study_of: StudyOf, tmp_path: Path) -> None:
     study = study_of(tracking={"uri": "http://127.0.0.1:9"})
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9"):

@@ -416,6 +416,7 @@ def test_a_trial_that_starts_while_the_study_stops_does_nothing(
     assert not folder.checkpoints.exists()
 
 
+@pytest.mark.slow
 def test_two_cpus_charge_twice(study_of: StudyOf, dataset: Dataset, root: Path) -> None:
     study = study_of(budget={"cpu_hours": 200 / 3600}, resources={"cpus": 2}, methods={"das": {}})
     folder = new_folder(root)

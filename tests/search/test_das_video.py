@@ -113,7 +113,7 @@ def test_what_becomes_of_the_cell_does_not_change_the_search(task: Task) -> None
 
 
 @pytest.mark.parametrize("options", [{}, {**SAMPLED, "selection": "perturbation_add"}])
-@pytest.mark.parametrize("cut", [3, 37, 61])
+@pytest.mark.parametrize("cut", [37, *(pytest.param(cut, marks=pytest.mark.slow) for cut in (3, 61))])
 def test_a_resumed_search_equals_an_unbroken_one(
     cut: int,
     options: dict[str, Any],
